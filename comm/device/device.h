@@ -1,0 +1,113 @@
+// Where memory lies and work runs. No CUDA header is seen here: a device is a backend behind an interface, and a program
+// that was built without CUDA has, in its place, one that says so (cuda_absent.cpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "comm/base/ids.h"
+
+namespace switchyard {
+
+enum class DeviceKind { Cpu, Cuda };
+
+// An order in which a device does its work. The CPU's does everything at once, in the caller's thread.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void synchronize() = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;  // "cpu", "cuda:0"
+
+  // 64-byte aligned at least; contents are undefined. Throws Error(Runtime) naming the size where there is no memory.
+  virtual void* allocate(Bytes bytes) = 0;
+  virtual void release(void* memory, Bytes bytes) noexcept = 0;
+  virtual void fill(void* memory, int byte, Bytes bytes, Stream& stream) = 0;
+  virtual void copy_to_host(void* host, const void* memory, Bytes bytes, Stream& stream) = 0;
+  virtual void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) = 0;
+  virtual Stream& stream() = 0;  // the device's main stream
+};
+
+Device& cpu_device();
+// "cpu", "cuda" or "cuda:N". Throws Error(Usage) for an unknown name and for CUDA in a build without it.
+Device& open_device(std::string_view name);
+
+namespace detail {
+Device& open_cuda(int index);  // cuda.cpp or cuda_absent.cpp
+}
+
+// Memory of a device; move-only.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device& device, Bytes bytes);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  void* data() const { return data_; }
+  Bytes size() const { return size_; }
+  Device* device() const { return device_; }
+  void zero();
+
+ private:
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  Bytes size_{0};
+};
+
+// Memory that is taken often and given back all at once, last taken first given back. Grows by whole chunks; after a
+// step or two it has the size that the step needs and takes nothing more from the device.
+class Arena {
+ public:
+  explicit Arena(Device& device, Bytes chunk = Bytes(1 << 20));
+  ~Arena();
+  Arena(Arena&&) noexcept;
+  Arena& operator=(Arena&&) noexcept;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  void* take(Bytes bytes);  // 64-byte aligned; undefined contents (filled with 0xff in builds without NDEBUG)
+
+  struct Mark {
+    std::size_t chunk = 0;
+    std::int64_t offset = 0;
+    std::int64_t in_use = 0;
+  };
+  Mark mark() const;
+  void release(Mark mark);  // gives back all that was taken since the mark
+
+  Device& device() const;
+  Bytes in_use() const;
+  Bytes peak() const;      // the most that was in use at once
+  Bytes reserved() const;  // what it holds of the device
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Gives back, at the end of a block, what was taken in it.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+  ~ArenaScope() { arena_.release(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  Arena::Mark mark_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,60 @@
+// The wire between the ranks of one group. Every call is collective over the group, made by all ranks in the same order,
+// whatever the data (law 5): a rank with nothing to send or receive calls all the same.
+//
+// Words (as in LLNL/Aluminum): a call *returns* when its buffers may be touched again. Transports are virtual because a
+// virtual call costs nothing beside a message; mpi.cpp and nccl_absent.cpp stand behind open_transport.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "comm/base/dtype.h"
+#include "comm/base/ids.h"
+
+namespace switchyard {
+
+enum class ReduceOp { Sum, Max, Min, BitOr };
+
+// One message of a grouped exchange. Between a sender and a receiver messages match in order; sizes must agree.
+struct SendPart {
+  Rank to;
+  const void* data;
+  Bytes size;
+};
+struct ReceivePart {
+  Rank from;
+  void* data;
+  Bytes size;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual Rank rank() const = 0;
+  virtual int size() const = 0;
+
+  // All messages of this call are in flight together; returns when all have been sent and received. Empty messages are
+  // left out of the wire. A message to oneself is a copy.
+  virtual void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) = 0;
+  // values: [per_rank * size()] -> result: [per_rank * size()], block r to and from rank r.
+  virtual void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) = 0;
+  // In place. F32, F64, I32, I64, U8, U64. Integer sums are exact in any order; float sums are not.
+  virtual void all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op) = 0;
+  virtual void broadcast(void* data, Bytes size, Rank root) = 0;
+  // Blocks of any sizes, in rank order. The result holds all of them.
+  virtual std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) = 0;
+  virtual void barrier() = 0;
+  // A transport over a part of the ranks (those that give the same color), ordered by key, then rank. A negative color
+  // gives nullptr. Collective over this transport.
+  virtual std::unique_ptr<Transport> split(int color, int key) = 0;
+  // The ranks that share this host's memory, collective.
+  virtual std::unique_ptr<Transport> split_by_node() = 0;
+};
+
+// Throws Error(Usage) where the build has no NCCL: see nccl_absent.cpp.
+std::unique_ptr<Transport> open_nccl_transport(Transport& bootstrap, int device_index);
+
+}  // namespace switchyard
