@@ -1,0 +1,40 @@
+// Causal self-attention with grouped KV heads (Ainslie et al. 2023), worked off in blocks with a running softmax
+// (FlashAttention, Dao et al. 2022): the T x T scores are never in memory.
+//
+//   B sequences, S positions, H query heads, G KV heads (H mod G = 0), C head width
+//   q, out: [B * S, H * C]; k, v: [B * S, G * C]; log_sum_exp: [B * H, S]
+//
+// The bits of a sequence's rows do not depend on B, on the thread count or on the vector width.
+#pragma once
+
+#include <cstdint>
+
+#include "layers/tensor/tensor.h"
+
+namespace switchyard {
+
+struct AttentionShape {
+  std::int64_t sequences = 1;
+  std::int64_t positions = 1;
+  std::int64_t heads = 1;
+  std::int64_t kv_heads = 1;
+  std::int64_t head_dim = 1;
+};
+
+// scores are scaled by 1 / sqrt(head_dim). log_sum_exp is kept for backward.
+void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v, Arena& scratch,
+               Tensor out, Tensor log_sum_exp);
+// dq, dk, dv are assigned.
+void attention_backward(const AttentionShape& shape, const Tensor& dout, const Tensor& q, const Tensor& k,
+                        const Tensor& v, const Tensor& out, const Tensor& log_sum_exp, Arena& scratch, Tensor dq,
+                        Tensor dk, Tensor dv);
+
+// Generation: `q` holds the last q.rows() positions of one sequence whose first `positions` keys and values are in the
+// caches k_cache, v_cache: [capacity, G * C]. out: [q.rows(), H * C].
+void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor& k_cache, const Tensor& v_cache,
+                      std::int64_t positions, Tensor out);
+
+// Multiply-adds that causal attention must do, times 2: what a rate is computed from (S (S + 1) / 2 pairs).
+double attention_flops(const AttentionShape& shape, bool backward);
+
+}  // namespace switchyard

@@ -1,0 +1,27 @@
+// AdamW (Loshchilov and Hutter 2019): decoupled weight decay.
+#pragma once
+
+#include <cstdint>
+
+namespace switchyard {
+
+struct AdamWStep {
+  double lr = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0;     // 0 for tensors that do not decay
+  std::int64_t step = 1;       // 1 for the first update (bias correction)
+};
+
+// In one pass over n elements: g = gradient[i] * scale (the mean over micro-batches and the clip factor together);
+// m, v, value are updated. The gradient is fp32, or fixed point (exact.h).
+void adamw(const AdamWStep& step, const float* gradient, double scale, std::int64_t n, float* value, float* m, float* v);
+void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, std::int64_t n, float* value, float* m,
+           float* v);
+
+// Sum of (gradient[i] * scale)^2 in double, over fixed blocks that do not depend on the number of threads.
+double sum_of_squares(const float* gradient, double scale, std::int64_t n);
+double sum_of_squares(const std::int64_t* gradient, double scale, std::int64_t n);
+
+}  // namespace switchyard

@@ -1,0 +1,24 @@
+// Cross-entropy of next-token prediction from hidden states, in chunks of rows and over the vocabulary, so that the
+// T x V logits are never whole in memory.   T tokens, V vocabulary, D width
+#pragma once
+
+#include "layers/ops/gemm.h"
+#include "layers/tensor/parameter.h"
+#include "layers/tensor/tensor.h"
+
+namespace switchyard {
+
+// hidden: [T, D]; projection: hidden -> logits, forward-packed W^T of [V, D]; targets: int32 [T], negative: not counted.
+// losses: [T], the negative log-likelihood in nats, 0 where not counted. scratch gives room for one chunk of logits.
+// Throws Error(Data) for a target beyond the vocabulary, naming value and position.
+void cross_entropy(const Tensor& hidden, const PackedMatrix& projection, const Tensor& targets, Arena& scratch,
+                   Tensor losses);
+
+// The same, and the gradient of scale * sum of losses: dhidden [T, D] is assigned, dprojection [V, D] is added to.
+// backward_projection: W packed for dx = dy W. The logits of a chunk are made once and turned into their gradient in place.
+// dprojection's partial is one chain over all T rows, kept chunk by chunk.
+void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projection,
+                                const PackedMatrix& backward_projection, const Tensor& targets, float scale,
+                                Arena& scratch, Tensor losses, Tensor dhidden, const GradientSum& dprojection);
+
+}  // namespace switchyard

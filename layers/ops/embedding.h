@@ -1,0 +1,15 @@
+// Token embedding.   T tokens, V vocabulary, D width
+#pragma once
+
+#include "layers/tensor/parameter.h"
+#include "layers/tensor/tensor.h"
+
+namespace switchyard {
+
+// y[t] = table[tokens[t]].  tokens: int32 [T]; table: [V, D]; y: [T, D].
+// Throws Error(Data) "token 4711 at position 17 is beyond the vocabulary of 4096".
+void embedding(const Tensor& tokens, const Tensor& table, Tensor y);
+// dtable[v] += the sum of dy over the tokens v, added in token order: one partial a token id and micro-batch.
+void embedding_backward(const Tensor& dy, const Tensor& tokens, const GradientSum& dtable);
+
+}  // namespace switchyard

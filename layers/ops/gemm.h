@@ -1,0 +1,64 @@
+// Matrix products whose every output element is one fixed chain of fused multiply-adds over k, in ascending k. So row i
+// of C has the same bits whatever rows stand beside it, on any number of threads and for any vector width (law 1).
+//
+//   M rows of activations, K inner size, N outputs, all fp32.
+//
+// Weights are [N, K] (out, in), as PyTorch stores them; they are packed once and used for every micro-batch of a step.
+// A chain starts from zero, or from C where `accumulate` asks for it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "comm/device/device.h"
+#include "layers/tensor/parameter.h"
+#include "layers/tensor/tensor.h"
+
+namespace switchyard {
+
+// The right-hand side of a product, B[K, N], in the panels that the kernel reads.
+class PackedMatrix {
+ public:
+  PackedMatrix() = default;
+  std::int64_t k() const { return k_; }
+  std::int64_t n() const { return n_; }
+  const float* data() const { return static_cast<const float*>(memory_.data()); }
+  static std::int64_t packed_size(std::int64_t k, std::int64_t n);  // floats
+
+  // B = weight^T (forward: y = x W^T) or B = weight (backward: dx = dy W); weight: [N, K] of the layer.
+  void pack_transposed(const Tensor& weight);
+  void pack(const Tensor& weight);
+
+ private:
+  void assign(const float* source, std::int64_t k, std::int64_t n, std::int64_t k_stride, std::int64_t n_stride,
+              Device& device);
+  Buffer memory_;
+  std::int64_t k_ = 0;
+  std::int64_t n_ = 0;
+};
+
+// y = x B (+ y).  x: [M, K], y: [M, N].
+void gemm(const Tensor& x, const PackedMatrix& b, Tensor y, bool accumulate = false);
+
+// One product a group, over consecutive rows: rows [row_begin[g], row_begin[g + 1]) of x times *b[g]. Groups may be empty.
+// x: [S, K], y: [S, N]; row_begin: [groups + 1].
+void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std::span<const PackedMatrix* const> b,
+                  Tensor y, bool accumulate = false);
+
+// Weight gradients. For each group g and each of its segments s (the rows of one micro-batch): the partial
+// dW = dy[rows]^T x[rows], [N, K], one chain over the segment's rows, is added to *gradients[g] (add_partial's rule) as
+// each tile is finished; the partial itself is never whole in memory. dy: [S, N], x: [S, K].
+// Segments of group g: rows [segment_begin[i], segment_begin[i + 1]) for i in [group_begin[g], group_begin[g + 1]). Empty
+// segments add nothing.
+void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const std::int64_t> segment_begin,
+                             std::span<const std::int64_t> group_begin,
+                             std::span<const GradientSum* const> gradients);
+// The same for one weight and one micro-batch.
+void weight_gradient(const Tensor& dy, const Tensor& x, const GradientSum& gradient);
+
+// The fused multiply-add rate of `threads` cores, GFLOP/s, measured now for `seconds` with independent chains in
+// registers; what a GEMM rate is compared with.
+double measure_peak_gflops(int threads, double seconds);
+
+}  // namespace switchyard
