@@ -1,0 +1,63 @@
+// Saving and loading the whole state of a run, whatever the layout that wrote it. See the folder's README part in the
+// repository's README for names; the manifest is the truth.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/group/group.h"
+#include "layers/tensor/parameter.h"
+
+namespace switchyard {
+
+// One tensor of the state as this rank holds it. Names are those of parameters ("layers.3.experts.17.w_gate",
+// "embed_tokens.weight"); optimizer state has the parameter's name with kind Moment1 or Moment2.
+enum class StateKind { Weight, Moment1, Moment2 };
+struct StateTensor {
+  std::string name;
+  StateKind kind = StateKind::Weight;
+  Owner owner;
+  Shape shape;
+  float* data = nullptr;
+  bool write = true;  // this rank writes it (one rank of the world for each tensor)
+};
+
+struct RunState {
+  std::int64_t step = 0;          // steps done
+  std::int64_t updates = 0;       // steps whose update was applied (bias correction counts these)
+  std::int64_t skipped = 0;       // non-finite steps
+  std::int64_t tokens = 0;        // trained on
+  std::int64_t next_sample = 0;   // data cursor: global index of the next sequence
+  std::uint64_t seed = 0;
+  std::uint64_t digest = 0;       // of all parameters
+  std::string run_id;
+  std::string config_toml;        // resolved
+};
+
+struct CheckpointInfo {
+  std::filesystem::path path;  // .../step-00000400
+  RunState state;
+  std::int64_t ranks = 0;      // that wrote it
+};
+
+// Collective. Writes checkpoints/step-N.tmp-RUN/, renames it to checkpoints/step-N when all ranks are done, replaces
+// `latest`, removes what is beyond `keep` (0: nothing). Any rank's failure is a CollectiveError on all, and leaves what was there.
+std::filesystem::path save_checkpoint(const Group& world, const std::filesystem::path& checkpoints, const RunState& state,
+                                      std::span<const StateTensor> tensors, std::int64_t keep);
+
+// The newest complete checkpoint in a run's checkpoints folder, or none. Not collective; reads manifests only. What is
+// passed over and why is appended to `skipped`.
+std::optional<CheckpointInfo> find_newest_checkpoint(const std::filesystem::path& checkpoints,
+                                                     std::vector<std::string>* skipped = nullptr);
+// Reads the manifest of a step folder. Throws Error(Data) naming what is wrong.
+CheckpointInfo read_checkpoint_info(const std::filesystem::path& step_folder);
+
+// Fills the tensors (every one must be in the checkpoint with that shape; Error(Data) names the first that is not, and
+// the file). Sizes and hashes of the files read are checked. Not collective: call inside collectively().
+void load_tensors(const std::filesystem::path& step_folder, std::span<const StateTensor> tensors);
+
+}  // namespace switchyard
