@@ -1,5 +1,6 @@
-// Counter-based random numbers (Philox 4x32-10, Salmon et al., SC 2011): a number is a function of (key, counter), so it
-// does not depend on who draws it, when, or after what.
+// Counter-based random numbers (Philox 4x32-10, Salmon et al., SC 2011): a number is a function of (key, counter), so
+// it does not depend on who draws it, when, or after what. Only IEEE operations that every CPU rounds alike are used,
+// so it does not depend on the machine either.
 #pragma once
 
 #include <array>
@@ -16,7 +17,7 @@ class Random {
   Random(std::uint64_t seed, std::string_view purpose);
   std::uint64_t bits(std::uint64_t index, std::uint32_t lane = 0) const;
   double uniform(std::uint64_t index, std::uint32_t lane = 0) const;  // [0, 1), 53 bits
-  double normal(std::uint64_t index, std::uint32_t lane = 0) const;   // Box-Muller
+  double normal(std::uint64_t index, std::uint32_t lane = 0) const;   // the distribution's inverse at a uniform number
 
  private:
   std::array<std::uint32_t, 2> key_;

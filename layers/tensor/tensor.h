@@ -3,21 +3,22 @@
 // Ops take inputs as `const Tensor&` and outputs by value (a view is four words); inputs come first, outputs last.
 #pragma once
 
-#include <array>
-#include <cstdint>
-#include <initializer_list>
-#include <string>
-
 #include "comm/base/dtype.h"
 #include "comm/base/error.h"
 #include "comm/device/device.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string>
 
 namespace switchyard {
 
 class Shape {
  public:
   static constexpr int max_rank = 4;
-  Shape() = default;
+  Shape() = default;  // no dimensions and no elements: an undefined tensor's
   Shape(std::initializer_list<std::int64_t> dims);
   int rank() const { return rank_; }
   std::int64_t operator[](int i) const { return dims_[usize(i < 0 ? rank_ + i : i)]; }  // negative: from the end
@@ -26,6 +27,7 @@ class Shape {
   bool operator==(const Shape&) const = default;
 
  private:
+  friend class Tensor;
   std::array<std::int64_t, max_rank> dims_{};
   int rank_ = 0;
 };
@@ -42,7 +44,7 @@ class Tensor {
   bool defined() const { return device_ != nullptr; }
   std::int64_t size() const { return shape_.size(); }
   std::int64_t dim(int i) const { return shape_[i]; }
-  std::int64_t cols() const { return shape_[-1]; }                               // the last dimension
+  std::int64_t cols() const { return shape_.rank() == 0 ? 0 : shape_[-1]; }       // the last dimension
   std::int64_t rows() const { return cols() == 0 ? 0 : shape_.size() / cols(); }  // all the others together
   void* raw() const { return data_; }
 
@@ -55,8 +57,8 @@ class Tensor {
   float* f32() const { return data<float>(); }
   std::int32_t* i32() const { return data<std::int32_t>(); }
 
-  Tensor reshaped(Shape shape) const;                               // the same elements
-  Tensor slice(std::int64_t begin, std::int64_t count) const;       // of the first dimension
+  Tensor reshaped(Shape shape) const;                          // the same elements
+  Tensor slice(std::int64_t begin, std::int64_t count) const;  // of the first dimension
 
  private:
   void* data_ = nullptr;
@@ -70,5 +72,10 @@ Tensor allocate_zero(Arena& arena, Shape shape, DType dtype = DType::F32);
 
 // Throws Error(Runtime) "op: name is [..], wanted [..]".
 void check_shape(const char* op, const char* name, const Tensor& tensor, const Shape& wanted);
+// The same, and the element type and the device (the one on which the op runs).
+void check_tensor(const char* op, const char* name, const Tensor& tensor, const Shape& wanted, const Device& device,
+                  DType dtype = DType::F32);
+// Throws Error(Runtime): the op has no code for this device.
+[[noreturn]] void fail_on_device(const char* op, const Device& device);
 
 }  // namespace switchyard

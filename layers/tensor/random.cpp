@@ -1,0 +1,143 @@
+#include "layers/tensor/random.h"
+
+#include <bit>
+#include <cmath>
+
+namespace switchyard {
+namespace {
+
+// What a counter is drawn for, in its last word: bits and normal numbers of one index have nothing in common.
+constexpr std::uint32_t purpose_bits = 0;
+constexpr std::uint32_t purpose_normal = 1;
+constexpr std::uint32_t purpose_key = 2;
+
+constexpr std::uint32_t low(std::uint64_t x) {
+  return static_cast<std::uint32_t>(x);
+}
+constexpr std::uint32_t high(std::uint64_t x) {
+  return static_cast<std::uint32_t>(x >> 32);
+}
+
+// FNV-1a.
+std::uint64_t hash(std::string_view text) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+
+std::uint64_t draw(std::array<std::uint32_t, 2> key, std::uint64_t index, std::uint32_t lane, std::uint32_t purpose) {
+  const auto words = philox({low(index), high(index), lane, purpose}, key);
+  return (std::uint64_t{words[1]} << 32) | words[0];
+}
+
+// ln x for normal x > 0, better than 2e-16 relative for what is asked of it here: x = 2^e m with m in [sqrt(1/2),
+// sqrt(2)), ln m = 2 atanh(s), s = (m - 1) / (m + 1). Not the C library's, which picks its code by the CPU it finds.
+double natural_log(double x) {
+  const std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
+  const std::uint64_t shifted = bits - std::bit_cast<std::uint64_t>(0.70710678118654752);
+  const auto exponent = static_cast<std::int64_t>(shifted) >> 52;
+  const double m = std::bit_cast<double>(bits - (static_cast<std::uint64_t>(exponent) << 52));
+  const double s = (m - 1) / (m + 1);
+  const double z = s * s;  // at most 0.0295: the first term left out is below 1e-17 of the sum
+  double series = 1.0 / 21;
+  for (int odd = 19; odd >= 3; odd -= 2) series = series * z + 1.0 / odd;
+  return static_cast<double>(exponent) * 0.69314718055994531 + (2 * s + 2 * s * z * series);
+}
+
+template <class Coefficients>
+double polynomial(const Coefficients& c, double x) {
+  double sum = c[7];
+  for (int i = 6; i >= 0; --i) sum = sum * x + c[i];
+  return sum;
+}
+
+// The normal distribution's inverse at 1/2 + q for |q| <= 0.425: M. J. Wichura, Algorithm AS 241 (1988), PPND16, which
+// is good to 1e-16.
+double inverse_normal_centre(double q) {
+  static constexpr double a[] = {3.3871328727963666080e0,  1.3314166789178437745e+2, 1.9715909503065514427e+3,
+                                 1.3731693765509461125e+4, 4.5921953931549871457e+4, 6.7265770927008700853e+4,
+                                 3.3430575583588128105e+4, 2.5090809287301226727e+3};
+  static constexpr double b[] = {1.0,
+                                 4.2313330701600911252e+1,
+                                 6.8718700749205790830e+2,
+                                 5.3941960214247511077e+3,
+                                 2.1213794301586595867e+4,
+                                 3.9307895800092710610e+4,
+                                 2.8729085735721942674e+4,
+                                 5.2264952788528545610e+3};
+  const double r = 0.180625 - q * q;
+  return q * polynomial(a, r) / polynomial(b, r);
+}
+
+// |inverse| where the smaller of the two tails is `tail`, for tail <= 0.075.
+double inverse_normal_tail(double tail) {
+  static constexpr double c[] = {1.42343711074968357734e0,  4.63033784615654529590e0, 5.76949722146069140550e0,
+                                 3.64784832476320460504e0,  1.27045825245236838258e0, 2.41780725177450611770e-1,
+                                 2.27238449892691845833e-2, 7.74545014278341407640e-4};
+  static constexpr double d[] = {1.0,
+                                 2.05319162663775882187e0,
+                                 1.67638483018380384940e0,
+                                 6.89767334985100004550e-1,
+                                 1.48103976427480074590e-1,
+                                 1.51986665636164571966e-2,
+                                 5.47593808499534494600e-4,
+                                 1.05075007164441684324e-9};
+  static constexpr double e[] = {6.65790464350110377720e0,  5.46378491116411436990e0,  1.78482653991729133580e0,
+                                 2.96560571828504891230e-1, 2.65321895265761230930e-2, 1.24266094738807843860e-3,
+                                 2.71155556874348757815e-5, 2.01033439929228813265e-7};
+  static constexpr double f[] = {1.0,
+                                 5.99832206555887937690e-1,
+                                 1.36929880922735805310e-1,
+                                 1.48753612908506148525e-2,
+                                 7.86869131145613259100e-4,
+                                 1.84631831751005468180e-5,
+                                 1.42151175831644588870e-7,
+                                 2.04426310338993978564e-15};
+  const double r = std::sqrt(-natural_log(tail));
+  return r <= 5 ? polynomial(c, r - 1.6) / polynomial(d, r - 1.6) : polynomial(e, r - 5) / polynomial(f, r - 5);
+}
+
+}  // namespace
+
+std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t product0 = std::uint64_t{0xD2511F53u} * counter[0];
+    const std::uint64_t product1 = std::uint64_t{0xCD9E8D57u} * counter[2];
+    counter = {high(product1) ^ counter[1] ^ key[0], low(product1), high(product0) ^ counter[3] ^ key[1],
+               low(product0)};
+    key[0] += 0x9E3779B9u;
+    key[1] += 0xBB67AE85u;
+  }
+  return counter;
+}
+
+Random::Random(std::uint64_t seed, std::string_view purpose) {
+  const std::uint64_t h = hash(purpose);
+  const auto words = philox({low(h), high(h), low(purpose.size()), purpose_key}, {low(seed), high(seed)});
+  key_ = {words[0], words[1]};
+}
+
+std::uint64_t Random::bits(std::uint64_t index, std::uint32_t lane) const {
+  return draw(key_, index, lane, purpose_bits);
+}
+
+double Random::uniform(std::uint64_t index, std::uint32_t lane) const {
+  return static_cast<double>(bits(index, lane) >> 11) * 0x1p-53;
+}
+
+double Random::normal(std::uint64_t index, std::uint32_t lane) const {
+  // The middle of one of 2^52 equal parts of (0, 1): exact, never 0 or 1, and as likely as its mirror image.
+  const double u = (static_cast<double>(draw(key_, index, lane, purpose_normal) >> 12) + 0.5) * 0x1p-52;
+  const double q = u - 0.5;
+  if (std::abs(q) <= 0.425) return inverse_normal_centre(q);
+  return q < 0 ? -inverse_normal_tail(u) : inverse_normal_tail(1 - u);
+}
+
+void fill_normal(const Random& random, std::uint64_t first, std::int64_t n, double deviation, float* values) {
+#pragma omp parallel for schedule(static) if (n >= 4096)
+  for (std::int64_t i = 0; i < n; ++i) {
+    values[i] = static_cast<float>(random.normal(first + static_cast<std::uint64_t>(i)) * deviation);
+  }
+}
+
+}  // namespace switchyard
