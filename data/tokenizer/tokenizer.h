@@ -22,8 +22,8 @@ class Tokenizer {
 };
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer();  // 256 bytes and end of text: 257
-// The tokenizer that `prepare` left in a folder (tokenizer.json, tokenizer.model), or that such a file describes. Throws
-// Error(Data) naming the file.
+// The tokenizer that `prepare` left in a folder (tokenizer.json, tokenizer.model), or that such a file describes.
+// Throws Error(Data) naming the file.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path);
 
 }  // namespace switchyard
