@@ -1,0 +1,58 @@
+#include "layers/tensor/parameter.h"
+
+#include "comm/reduce/exact.h"
+
+#include <utility>
+
+namespace switchyard {
+
+GradientSum GradientSum::part(std::int64_t offset, std::int64_t count) const {
+  require(offset >= 0 && count >= 0 && offset <= size - count, "elements {} to {} of a gradient of {} were asked for",
+          offset, offset + count, size);
+  GradientSum result = *this;
+  if (exact != nullptr) result.exact = exact + offset;
+  if (plain != nullptr) result.plain = plain + offset;
+  result.size = count;
+  return result;
+}
+
+void add_partial(const GradientSum& sum, const float* partial, std::int64_t n) {
+  require(n >= 0 && n <= sum.size, "a partial of {} elements for a gradient of {}", n, sum.size);
+  if (sum.exact != nullptr) {
+    exact_add(sum.exact, partial, n, sum.limit, *sum.non_finite);
+    return;
+  }
+  float* const plain = sum.plain;
+#pragma omp parallel for simd schedule(static) if (n > 1 << 16)
+  for (std::int64_t i = 0; i < n; ++i) plain[i] += partial[i];
+}
+
+Parameter::Parameter(Device& device, std::string name, Shape shape, Owner owner, bool decay, Numerics numerics)
+    : name_(std::move(name)),
+      owner_(owner),
+      decay_(decay),
+      value_memory_(device, Bytes(shape.size() * size_of(DType::F32))),
+      gradient_memory_(device,
+                       Bytes(shape.size() * size_of(numerics == Numerics::Reproducible ? DType::I64 : DType::F32))),
+      value_(value_memory_.data(), DType::F32, shape, device) {
+  value_memory_.zero();
+  gradient_.size = shape.size();
+  if (numerics == Numerics::Reproducible) {
+    gradient_.exact = static_cast<std::int64_t*>(gradient_memory_.data());
+    gradient_.non_finite = &non_finite_;
+  } else {
+    gradient_.plain = static_cast<float*>(gradient_memory_.data());
+  }
+  set_partials(1);
+  zero_gradient();
+}
+
+void Parameter::set_partials(std::int64_t contributions) {
+  gradient_.limit = exact_limit(contributions);
+}
+
+void Parameter::zero_gradient() {
+  gradient_memory_.zero();
+}
+
+}  // namespace switchyard
