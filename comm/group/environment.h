@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "comm/group/group.h"
@@ -23,8 +22,10 @@ LaunchedAs launched_as();
 
 class Environment {
  public:
-  // MPI_Init_thread with MPI_THREAD_FUNNELED or better; throws Error(Runtime) naming what was provided where it is less.
-  Environment();
+  // MPI_Init_thread with MPI_THREAD_FUNNELED or better; throws Error(Runtime) naming what was provided where it is less,
+  // and where there is an Environment already. largest_message: what goes into one MPI call at most; larger messages are
+  // split (MPI's counts are 32-bit; tests set it low to walk that path).
+  explicit Environment(Bytes largest_message = Bytes(1 << 30));
   ~Environment();  // MPI_Finalize, after every Group is gone; left out when the stack is being unwound by an exception
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;

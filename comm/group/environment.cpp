@@ -1,0 +1,157 @@
+#include "comm/group/environment.h"
+
+#include "comm/base/log.h"
+#include "comm/transport/mpi.h"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include <unistd.h>
+
+namespace switchyard {
+namespace {
+
+std::atomic<bool> alive = false;
+std::atomic<std::int64_t> current_step = -1;
+std::atomic<const char*> current_phase = "";
+
+bool mpi_is_up() {
+  int begun = 0;
+  int ended = 0;
+  MPI_Initialized(&begun);
+  MPI_Finalized(&ended);
+  return begun != 0 && ended == 0;
+}
+
+// Whatever a broken network does to the calls that follow, this process is gone after `limit`.
+void leave_within(std::chrono::seconds limit, int exit_code) {
+  std::thread([limit, exit_code] {
+    std::this_thread::sleep_for(limit);
+    _exit(exit_code);
+  }).detach();
+}
+
+// One call of one line, so that it does not mix with those of other ranks.
+void speak(const std::string& message) {
+  std::fflush(stdout);
+  std::fputs((message + "\n").c_str(), stderr);
+  std::fflush(stderr);
+}
+
+std::string place() {
+  const std::int64_t step = progress_step();
+  const char* phase = progress_phase();
+  const std::string where = step < 0 ? "before the first step" : fmt::format("at step {}", step);
+  return *phase == '\0' ? where : fmt::format("{} ({})", where, phase);
+}
+
+}  // namespace
+
+struct Environment::State {
+  std::unique_ptr<Group> world;
+  int exceptions = std::uncaught_exceptions();
+};
+
+Environment::Environment(Bytes largest_message) {
+  int begun = 0;
+  check_mpi(MPI_Initialized(&begun), "MPI_Initialized");
+  require(!alive.exchange(true), "MPI's life has already begun in this process: there can be one Environment only");
+  require(begun == 0, "MPI was already begun in this process, and it can be begun only once");
+
+  // Open MPI starts a daemon beside a process that no launcher started, for calls that are never made here.
+  if (!launched_as().launched) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_FUNNELED) {
+    fail(
+        ErrorKind::Runtime,
+        "MPI provides thread level {} (MPI_THREAD_SINGLE), but MPI_THREAD_FUNNELED ({}) is needed: use an MPI that was "
+        "built with threads",
+        provided, MPI_THREAD_FUNNELED);
+  }
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  MPI_Comm copy = MPI_COMM_NULL;  // so that our messages never meet those of a library
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
+  state_ = std::make_unique<State>();
+  state_->world = std::make_unique<Group>(make_mpi_transport(Communicator(copy), largest_message));
+  set_log_rank(state_->world->rank().value(), state_->world->size());
+}
+
+Environment::~Environment() {
+  // A rank that fails alone would wait for the others in MPI_Finalize; end_job comes next and ends them.
+  if (std::uncaught_exceptions() > state_->exceptions) return;
+  state_->world.reset();
+  MPI_Finalize();
+  alive = false;
+}
+
+Group& Environment::world() {
+  return *state_->world;
+}
+
+const std::string& Environment::host() {
+  static const std::string name = [] {
+    std::array<char, 256> text{};
+    return gethostname(text.data(), text.size() - 1) == 0 ? std::string(text.data()) : std::string("unknown host");
+  }();
+  return name;
+}
+
+void set_progress(std::int64_t step, const char* phase) {
+  current_step.store(step, std::memory_order_relaxed);
+  current_phase.store(phase, std::memory_order_relaxed);
+}
+std::int64_t progress_step() {
+  return current_step.load(std::memory_order_relaxed);
+}
+const char* progress_phase() {
+  return current_phase.load(std::memory_order_relaxed);
+}
+
+void end_job(const std::string& cause, int exit_code, bool everywhere) {
+  using namespace std::chrono_literals;
+  const bool up = mpi_is_up();
+  LaunchedAs me = launched_as();
+  if (up) {
+    MPI_Comm_rank(MPI_COMM_WORLD, &me.rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &me.size);
+  }
+
+  if (everywhere) {
+    const std::string message = progress_step() < 0 ? fmt::format("switchyard: {}", cause)
+                                                    : fmt::format("switchyard: failed {}: {}", place(), cause);
+    if (!up) refuse_to_start(message, exit_code);
+    leave_within(10s, exit_code);
+    if (me.rank == 0) speak(message);
+    MPI_Barrier(MPI_COMM_WORLD);  // no rank's exit may make the launcher end rank 0 before it has spoken
+    MPI_Finalize();
+    std::exit(exit_code);
+  }
+
+  if (mpi_call_failed) std::this_thread::sleep_for(2s);  // let the rank speak whose failure this one follows from
+  const bool alone = me.size == 1 && progress_step() < 0;
+  speak(alone ? fmt::format("switchyard: {}", cause)
+              : fmt::format("switchyard: rank {} on {} failed {}: {}", me.rank, Environment::host(), place(), cause));
+  if (!up) std::exit(exit_code);
+  leave_within(5s, exit_code);
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  _exit(exit_code);
+}
+
+void refuse_to_start(const std::string& message, int exit_code) {
+  using namespace std::chrono_literals;
+  if (launched_as().rank == 0) {
+    speak(message);
+  } else {
+    std::this_thread::sleep_for(3s);  // cut short by the launcher as soon as rank 0 has gone
+  }
+  std::exit(exit_code);
+}
+
+}  // namespace switchyard

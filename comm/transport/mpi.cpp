@@ -1,0 +1,286 @@
+#include "comm/transport/mpi.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <numeric>
+#include <string>
+#include <utility>
+
+namespace switchyard {
+namespace {
+
+std::string words_of(int code) {
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) return fmt::format("MPI error {}", code);
+  return {text, usize(length)};
+}
+
+template <class... Args>
+[[noreturn]] void mpi_failed(int code, fmt::format_string<Args...> format, Args&&... args) {
+  mpi_call_failed = true;
+  fail(ErrorKind::Runtime, "{}: {}", fmt::format(format, std::forward<Args>(args)...), words_of(code));
+}
+
+MPI_Datatype mpi_type(DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+      return MPI_FLOAT;
+    case DType::F64:
+      return MPI_DOUBLE;
+    case DType::I32:
+      return MPI_INT32_T;
+    case DType::I64:
+      return MPI_INT64_T;
+    case DType::U8:
+      return MPI_UINT8_T;
+    case DType::U64:
+      return MPI_UINT64_T;
+    case DType::BF16:
+    case DType::U16:
+      break;
+  }
+  fail(ErrorKind::Runtime, "MPI cannot reduce elements of type {}", name_of(dtype));
+}
+
+MPI_Op mpi_op(ReduceOp op, DType dtype) {
+  switch (op) {
+    case ReduceOp::Sum:
+      return MPI_SUM;
+    case ReduceOp::Max:
+      return MPI_MAX;
+    case ReduceOp::Min:
+      return MPI_MIN;
+    case ReduceOp::BitOr:
+      require(dtype != DType::F32 && dtype != DType::F64, "the bits of {} numbers cannot be reduced", name_of(dtype));
+      return MPI_BOR;
+  }
+  fail(ErrorKind::Runtime, "unknown reduction {}", static_cast<int>(op));
+}
+
+constexpr int message_tag = 1;
+
+class MpiTransport final : public Transport {
+ public:
+  MpiTransport(Communicator communicator, Bytes largest_message)
+      : communicator_(std::move(communicator)), largest_(largest_message.value()) {
+    require(largest_ >= size_of(DType::F64), "MPI messages of at most {} bytes hold no number", largest_);
+    checked_int(largest_, "the largest MPI message");
+    check_mpi(MPI_Comm_set_errhandler(comm(), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    check_mpi(MPI_Comm_rank(comm(), &rank_), "MPI_Comm_rank");
+    check_mpi(MPI_Comm_size(comm(), &size_), "MPI_Comm_size");
+  }
+
+  Rank rank() const override { return Rank(rank_); }
+  int size() const override { return size_; }
+
+  void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
+    messages_.clear();
+    requests_.clear();
+    for (const ReceivePart& part : receives) {
+      check_part("receive from", part.from, part.size);
+      if (part.from.value() != rank_) start_receive(part);
+    }
+    for (const SendPart& part : sends) {
+      check_part("send to", part.to, part.size);
+      if (part.to.value() != rank_) start_send(part);
+    }
+    copy_to_self(sends, receives);  // while the others travel
+    wait_for_all();
+  }
+
+  void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) override {
+    const int count = checked_int(per_rank, "all_to_all's values per rank");
+    check_collective(MPI_Alltoall(values, count, MPI_INT64_T, result, count, MPI_INT64_T, comm()), "MPI_Alltoall");
+  }
+
+  void all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op) override {
+    const MPI_Datatype type = mpi_type(dtype);
+    const MPI_Op operation = mpi_op(op, dtype);
+    if (size_ == 1) return;
+    const std::int64_t most = largest_ / size_of(dtype);
+    for (std::int64_t begin = 0; begin < count; begin += most) {
+      const int now = checked_int(std::min(most, count - begin), "all_reduce's count");
+      check_collective(MPI_Allreduce(MPI_IN_PLACE, static_cast<std::byte*>(data) + begin * size_of(dtype), now, type,
+                                     operation, comm()),
+                       "MPI_Allreduce");
+    }
+  }
+
+  void broadcast(void* data, Bytes size, Rank root) override {
+    require(root.value() >= 0 && root.value() < size_, "broadcast from rank {} of {}", root.value(), size_);
+    for (std::int64_t begin = 0; begin < size.value(); begin += largest_) {
+      const int now = checked_int(std::min(largest_, size.value() - begin), "broadcast's size");
+      check_collective(MPI_Bcast(static_cast<std::byte*>(data) + begin, now, MPI_BYTE, root.value(), comm()),
+                       "MPI_Bcast");
+    }
+  }
+
+  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) override {
+    const std::int64_t my_size = isize(mine.size());
+    std::vector<std::int64_t> sizes(usize(size_));
+    check_collective(MPI_Allgather(&my_size, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm()), "MPI_Allgather");
+
+    std::vector<std::vector<std::byte>> blocks(usize(size_));
+    if (std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) > largest_) {
+      for (int r = 0; r < size_; ++r) {  // too much for the displacements of one call
+        std::vector<std::byte>& block = blocks[usize(r)];
+        if (r == rank_) block.assign(mine.begin(), mine.end());
+        block.resize(usize(sizes[usize(r)]));
+        broadcast(block.data(), Bytes(isize(block.size())), Rank(r));
+      }
+      return blocks;
+    }
+    std::vector<int> counts(usize(size_));
+    std::vector<int> offsets(usize(size_));
+    int total = 0;
+    for (std::size_t r = 0; r < counts.size(); ++r) {
+      counts[r] = checked_int(sizes[r], "all_gather's size");
+      offsets[r] = total;
+      total += counts[r];
+    }
+    std::vector<std::byte> all(usize(total));
+    check_collective(MPI_Allgatherv(mine.data(), checked_int(my_size, "all_gather's size"), MPI_BYTE, all.data(),
+                                    counts.data(), offsets.data(), MPI_BYTE, comm()),
+                     "MPI_Allgatherv");
+    for (std::size_t r = 0; r < counts.size(); ++r) {
+      blocks[r].assign(all.begin() + offsets[r], all.begin() + offsets[r] + counts[r]);
+    }
+    return blocks;
+  }
+
+  void barrier() override { check_collective(MPI_Barrier(comm()), "MPI_Barrier"); }
+
+  std::unique_ptr<Transport> split(int color, int key) override {
+    MPI_Comm part = MPI_COMM_NULL;
+    check_collective(MPI_Comm_split(comm(), color < 0 ? MPI_UNDEFINED : color, key, &part), "MPI_Comm_split");
+    return part == MPI_COMM_NULL ? nullptr : make_mpi_transport(Communicator(part), Bytes(largest_));
+  }
+
+  std::unique_ptr<Transport> split_by_node() override {
+    MPI_Comm part = MPI_COMM_NULL;
+    check_collective(MPI_Comm_split_type(comm(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
+                     "MPI_Comm_split_type");
+    return make_mpi_transport(Communicator(part), Bytes(largest_));
+  }
+
+ private:
+  struct Message {
+    bool received;
+    int peer;
+    int size;
+  };
+
+  MPI_Comm comm() const { return communicator_.get(); }
+
+  void check_collective(int code, const char* call) const {
+    if (code != MPI_SUCCESS) [[unlikely]]
+      mpi_failed(code, "{} over {} ranks failed on rank {}", call, size_, rank_);
+  }
+
+  void check_part(const char* verb, Rank peer, Bytes size) const {
+    require(peer.value() >= 0 && peer.value() < size_ && size.value() >= 0,
+            "rank {} is asked to {} rank {} of {} a message of {} bytes", rank_, verb, peer.value(), size_,
+            size.value());
+  }
+
+  void start_receive(const ReceivePart& part) {
+    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
+      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
+      MPI_Request request = MPI_REQUEST_NULL;
+      const int code = MPI_Irecv(static_cast<std::byte*>(part.data) + begin, now, MPI_BYTE, part.from.value(),
+                                 message_tag, comm(), &request);
+      started(code, request, {true, part.from.value(), now});
+    }
+  }
+
+  void start_send(const SendPart& part) {
+    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
+      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
+      MPI_Request request = MPI_REQUEST_NULL;
+      const int code = MPI_Isend(static_cast<const std::byte*>(part.data) + begin, now, MPI_BYTE, part.to.value(),
+                                 message_tag, comm(), &request);
+      started(code, request, {false, part.to.value(), now});
+    }
+  }
+
+  void started(int code, MPI_Request request, Message message) {
+    if (code != MPI_SUCCESS) [[unlikely]]
+      message_failed(code, message);
+    requests_.push_back(request);
+    messages_.push_back(message);
+  }
+
+  [[noreturn]] void message_failed(int code, const Message& message) const {
+    mpi_failed(code, "rank {} could not {} rank {} a message of {} bytes", rank_,
+               message.received ? "receive from" : "send to", message.peer, message.size);
+  }
+
+  // The n-th message to oneself goes into the n-th place for one; empty ones do not count.
+  void copy_to_self(std::span<const SendPart> sends, std::span<const ReceivePart> receives) const {
+    auto place = receives.begin();
+    const auto next_place = [&] {
+      while (place != receives.end() && (place->from.value() != rank_ || place->size.value() == 0)) ++place;
+    };
+    for (const SendPart& part : sends) {
+      if (part.to.value() != rank_ || part.size.value() == 0) continue;
+      next_place();
+      const std::int64_t expected = place == receives.end() ? 0 : place->size.value();
+      require(expected == part.size.value(), "rank {} sends itself a message of {} bytes and expects one of {}", rank_,
+              part.size.value(), expected);
+      if (place->data != part.data) std::memcpy(place->data, part.data, usize(part.size.value()));
+      ++place;
+    }
+    next_place();
+    require(place == receives.end(), "rank {} expects a message from itself that it does not send", rank_);
+  }
+
+  void wait_for_all() {
+    statuses_.resize(requests_.size());
+    const int count = checked_int(isize(requests_.size()), "messages in one exchange");
+    const int code = MPI_Waitall(count, requests_.data(), statuses_.data());
+    if (code == MPI_ERR_IN_STATUS) [[unlikely]] {
+      for (std::size_t i = 0; i < statuses_.size(); ++i) {
+        const int fault = statuses_[i].MPI_ERROR;
+        if (fault != MPI_SUCCESS && fault != MPI_ERR_PENDING) message_failed(fault, messages_[i]);
+      }
+    }
+    check_collective(code, "MPI_Waitall");
+    for (std::size_t i = 0; i < statuses_.size(); ++i) {
+      if (!messages_[i].received) continue;
+      int arrived = 0;
+      check_mpi(MPI_Get_count(&statuses_[i], MPI_BYTE, &arrived), "MPI_Get_count");
+      require(arrived == messages_[i].size, "rank {} expected a message of {} bytes from rank {} and got one of {}",
+              rank_, messages_[i].size, messages_[i].peer, arrived);
+    }
+  }
+
+  Communicator communicator_;
+  std::int64_t largest_;
+  int rank_ = 0;
+  int size_ = 1;
+  // What is in flight; kept between calls for their memory.
+  std::vector<Message> messages_;
+  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
+};
+
+}  // namespace
+
+void CommunicatorTraits::release(MPI_Comm communicator) noexcept {
+  int ended = 0;
+  if (std::uncaught_exceptions() > 0 || MPI_Finalized(&ended) != MPI_SUCCESS || ended != 0) return;
+  MPI_Comm_free(&communicator);
+}
+
+void check_mpi(int code, const char* call) {
+  if (code != MPI_SUCCESS) [[unlikely]]
+    mpi_failed(code, "{} failed", call);
+}
+
+std::unique_ptr<Transport> make_mpi_transport(Communicator communicator, Bytes largest_message) {
+  return std::make_unique<MpiTransport>(std::move(communicator), largest_message);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,206 @@
+// RANKS 1 2 3 4 8
+// Every call of the transport against what its definition says, with messages that are split (largest_message is set to
+// a few bytes) as well as whole.
+#include "comm/base/error.h"
+#include "comm/group/environment.h"
+#include "tests/support/check.h"
+
+#include <cstring>
+#include <numeric>
+
+namespace switchyard::test {
+namespace {
+
+// A number that says who sent it, to whom, and where in the message it stands.
+std::int32_t stamp(int from, int to, std::int64_t i) {
+  return from * 1'000'000 + to * 10'000 + static_cast<std::int32_t>(i);
+}
+std::int64_t length(int from, int to) {
+  return (from * 7 + to * 3) % 5 == 0 ? 0 : (from * 31 + to * 17) % 97;
+}
+
+void exchanges(Transport& t, Checks& checks) {
+  const int me = t.rank().value();
+  std::vector<std::vector<std::int32_t>> out(usize(t.size()));
+  std::vector<std::vector<std::int32_t>> in(usize(t.size()));
+  std::vector<std::int32_t> second_out(usize(t.size()));
+  std::vector<std::int32_t> second_in(usize(t.size()), -1);
+  std::vector<SendPart> sends;
+  std::vector<ReceivePart> receives;
+  for (int peer = 0; peer < t.size(); ++peer) {
+    auto& to = out[usize(peer)];
+    to.resize(usize(length(me, peer)));
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = stamp(me, peer, isize(i));
+    auto& from = in[usize(peer)];
+    from.assign(usize(length(peer, me)), -1);
+    second_out[usize(peer)] = stamp(me, peer, 9999);
+    sends.push_back({Rank(peer), to.data(), Bytes(isize(to.size() * sizeof(std::int32_t)))});
+    sends.push_back({Rank(peer), &second_out[usize(peer)], Bytes(sizeof(std::int32_t))});
+    receives.push_back({Rank(peer), from.data(), Bytes(isize(from.size() * sizeof(std::int32_t)))});
+    receives.push_back({Rank(peer), &second_in[usize(peer)], Bytes(sizeof(std::int32_t))});
+  }
+  t.exchange(sends, receives);
+  for (int peer = 0; peer < t.size(); ++peer) {
+    const auto& from = in[usize(peer)];
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      checks.expect(from[i] == stamp(peer, me, isize(i)), "element {} from rank {} is {}", i, peer, from[i]);
+    }
+    checks.expect(second_in[usize(peer)] == stamp(peer, me, 9999), "the second message from rank {} is {}", peer,
+                  second_in[usize(peer)]);
+  }
+}
+
+void collectives(Transport& t, Checks& checks) {
+  const int me = t.rank().value();
+  const int n = t.size();
+
+  std::vector<std::int64_t> values(usize(3 * n));
+  std::vector<std::int64_t> result(usize(3 * n), -1);
+  for (int r = 0; r < n; ++r) {
+    for (int i = 0; i < 3; ++i) values[usize(3 * r + i)] = stamp(me, r, i);
+  }
+  t.all_to_all(values.data(), result.data(), 3);
+  for (int r = 0; r < n; ++r) {
+    for (int i = 0; i < 3; ++i) checks.expect(result[usize(3 * r + i)] == stamp(r, me, i), "all_to_all from {}", r);
+  }
+
+  constexpr std::int64_t count = 1001;
+  std::vector<std::int64_t> sums(count);
+  std::vector<float> most(count);
+  std::vector<std::uint64_t> bits(count);
+  std::vector<std::uint8_t> least(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    sums[i] = isize(i) * (me + 1) - 500;
+    most[i] = static_cast<float>((me * 13 + static_cast<int>(i)) % 7);
+    bits[i] = std::uint64_t{1} << (static_cast<unsigned>(me) + i % 50);
+    least[i] = static_cast<std::uint8_t>(100 + (me * 13 + static_cast<int>(i)) % 7);
+  }
+  t.all_reduce(sums.data(), count, DType::I64, ReduceOp::Sum);
+  t.all_reduce(most.data(), count, DType::F32, ReduceOp::Max);
+  t.all_reduce(bits.data(), count, DType::U64, ReduceOp::BitOr);
+  t.all_reduce(least.data(), count, DType::U8, ReduceOp::Min);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::int64_t sum = 0;
+    int max = 0;
+    int min = 1000;
+    std::uint64_t all_bits = 0;
+    for (int r = 0; r < n; ++r) {
+      sum += isize(i) * (r + 1) - 500;
+      max = std::max(max, (r * 13 + static_cast<int>(i)) % 7);
+      min = std::min(min, 100 + (r * 13 + static_cast<int>(i)) % 7);
+      all_bits |= std::uint64_t{1} << (static_cast<unsigned>(r) + i % 50);
+    }
+    checks.expect(sums[i] == sum && most[i] == static_cast<float>(max) && bits[i] == all_bits && least[i] == min,
+                  "all_reduce of element {}: {}, {}, {}, {}", i, sums[i], most[i], bits[i], least[i]);
+  }
+
+  for (int root = 0; root < n; ++root) {
+    std::vector<std::int32_t> message(333, -1);
+    if (me == root) {
+      for (std::size_t i = 0; i < message.size(); ++i) message[i] = stamp(root, 0, isize(i));
+    }
+    t.broadcast(message.data(), Bytes(isize(message.size() * sizeof(std::int32_t))), Rank(root));
+    for (std::size_t i = 0; i < message.size(); ++i) {
+      checks.expect(message[i] == stamp(root, 0, isize(i)), "broadcast from {}: element {} is {}", root, i, message[i]);
+    }
+  }
+
+  const std::vector<std::byte> mine(usize(length(me, 1)), std::byte(me + 1));
+  const auto blocks = t.all_gather(mine);
+  checks.expect(isize(blocks.size()) == n, "all_gather gave {} blocks", blocks.size());
+  for (int r = 0; r < n; ++r) {
+    checks.expect(blocks[usize(r)] == std::vector<std::byte>(usize(length(r, 1)), std::byte(r + 1)),
+                  "all_gather's block of rank {} has {} bytes", r, blocks[usize(r)].size());
+  }
+  t.barrier();
+}
+
+void splits(Transport& t, Checks& checks) {
+  const int me = t.rank().value();
+  const int n = t.size();
+  // Odd ranks apart from even ones, in falling order; rank 0 in none.
+  auto part = t.split(me == 0 ? -1 : me % 2, -me);
+  checks.expect((part == nullptr) == (me == 0), "a negative color gives no transport, any other does");
+  if (part) {
+    int same = 0;
+    int before = 0;
+    for (int r = 1; r < n; ++r) {
+      same += r % 2 == me % 2 ? 1 : 0;
+      before += r % 2 == me % 2 && r > me ? 1 : 0;
+    }
+    checks.expect(part->size() == same && part->rank() == Rank(before), "rank {} of {}, not {} of {}",
+                  part->rank().value(), part->size(), before, same);
+    exchanges(*part, checks);
+  }
+  auto node = t.split_by_node();
+  checks.expect(node != nullptr && node->size() >= 1 && node->size() <= n, "the node's transport");
+  exchanges(*node, checks);
+
+  std::unique_ptr<Transport> moved = std::move(node);
+  checks.expect(moved->size() >= 1, "a moved transport is usable");
+}
+
+template <class Work>
+std::string message_of(const Work& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+void refusals(Transport& t, Checks& checks) {
+  const int me = t.rank().value();
+  std::int64_t value = 0;
+  const std::vector<SendPart> too_far = {{Rank(t.size()), &value, Bytes(8)}};
+  checks.expect(message_of([&] { t.exchange(too_far, {}); }).find("bytes") != std::string::npos, "a peer out of range");
+  const std::vector<SendPart> to_self = {{Rank(me), &value, Bytes(8)}};
+  const std::vector<ReceivePart> other_size = {{Rank(me), &value, Bytes(4)}};
+  checks.expect(message_of([&] { t.exchange(to_self, other_size); }).find("expects") != std::string::npos,
+                "a message to oneself of another size");
+  checks.expect(!message_of([&] { t.exchange(to_self, {}); }).empty(), "a message to oneself that nobody receives");
+  checks.expect(!message_of([&] { t.exchange({}, other_size); }).empty(), "a message from oneself that nobody sends");
+  float number = 0;
+  checks.expect(!message_of([&] { t.all_reduce(&number, 1, DType::F32, ReduceOp::BitOr); }).empty(), "bits of a float");
+  checks.expect(!message_of([&] { t.all_reduce(&number, 1, DType::BF16, ReduceOp::Sum); }).empty(), "bf16 sums");
+  checks.expect(message_of([&] { Environment second; }).find("one Environment") != std::string::npos,
+                "a second Environment");
+}
+
+// Planted fault: ranks 0 and 1 do not agree on a size. The receiver must say so, and name the sender.
+void disagreement(Transport& t, Checks& checks) {
+  if (t.size() < 2 || t.rank().value() > 1) return;
+  const Rank peer(1 - t.rank().value());
+  std::vector<std::int64_t> out(4);
+  std::vector<std::int64_t> in(4);
+  const std::vector<SendPart> sends = {{peer, out.data(), Bytes(t.rank().value() == 0 ? 8 : 24)}};
+  const std::vector<ReceivePart> receives = {{peer, in.data(), Bytes(16)}};
+  const std::string message = message_of([&] { t.exchange(sends, receives); });
+  checks.expect(message.find(fmt::format("from rank {}", peer.value())) != std::string::npos,
+                "a message of another size was taken: \"{}\"", message);
+}
+
+int run() {
+  Environment env(Bytes(128));
+  Transport& world = env.world().transport();
+  Checks checks(env.world());
+  exchanges(world, checks);
+  collectives(world, checks);
+  splits(world, checks);
+  refusals(world, checks);
+  const int verdict = checks.finish();
+
+  auto own = world.split(0, 0);  // its last message may be cut short
+  Checks last(env.world());
+  disagreement(*own, last);
+  last.expect(true, "");
+  return verdict + last.finish();
+}
+
+}  // namespace
+}  // namespace switchyard::test
+
+int main() {
+  return switchyard::test::run();
+}
