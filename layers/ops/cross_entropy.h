@@ -8,15 +8,16 @@
 
 namespace switchyard {
 
-// hidden: [T, D]; projection: hidden -> logits, forward-packed W^T of [V, D]; targets: int32 [T], negative: not counted.
-// losses: [T], the negative log-likelihood in nats, 0 where not counted. scratch gives room for one chunk of logits.
-// Throws Error(Data) for a target beyond the vocabulary, naming value and position.
+// hidden: [T, D]; projection: hidden -> logits, forward-packed W^T of [V, D]; targets: int32 [T], negative: not
+// counted. losses: [T], the negative log-likelihood in nats, 0 where not counted. scratch gives room for one chunk of
+// logits and, in backward with exact sums and more than one chunk, for a matrix of dprojection's size. Throws
+// Error(Data) for a target beyond the vocabulary, naming value and position.
 void cross_entropy(const Tensor& hidden, const PackedMatrix& projection, const Tensor& targets, Arena& scratch,
                    Tensor losses);
 
 // The same, and the gradient of scale * sum of losses: dhidden [T, D] is assigned, dprojection [V, D] is added to.
-// backward_projection: W packed for dx = dy W. The logits of a chunk are made once and turned into their gradient in place.
-// dprojection's partial is one chain over all T rows, kept chunk by chunk.
+// backward_projection: W packed for dx = dy W. The logits of a chunk are made once and turned into their gradient in
+// place. dprojection gets one partial, the sum of the chunks' in their order; the size of a chunk follows from V alone.
 void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projection,
                                 const PackedMatrix& backward_projection, const Tensor& targets, float scale,
                                 Arena& scratch, Tensor losses, Tensor dhidden, const GradientSum& dprojection);

@@ -1,7 +1,8 @@
 #include "layers/tensor/random.h"
 
-#include <bit>
 #include <cmath>
+
+#include "layers/tensor/natural_log.h"
 
 namespace switchyard {
 namespace {
@@ -11,12 +12,8 @@ constexpr std::uint32_t purpose_bits = 0;
 constexpr std::uint32_t purpose_normal = 1;
 constexpr std::uint32_t purpose_key = 2;
 
-constexpr std::uint32_t low(std::uint64_t x) {
-  return static_cast<std::uint32_t>(x);
-}
-constexpr std::uint32_t high(std::uint64_t x) {
-  return static_cast<std::uint32_t>(x >> 32);
-}
+constexpr std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
+constexpr std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
 
 // FNV-1a.
 std::uint64_t hash(std::string_view text) {
@@ -28,20 +25,6 @@ std::uint64_t hash(std::string_view text) {
 std::uint64_t draw(std::array<std::uint32_t, 2> key, std::uint64_t index, std::uint32_t lane, std::uint32_t purpose) {
   const auto words = philox({low(index), high(index), lane, purpose}, key);
   return (std::uint64_t{words[1]} << 32) | words[0];
-}
-
-// ln x for normal x > 0, better than 2e-16 relative for what is asked of it here: x = 2^e m with m in [sqrt(1/2),
-// sqrt(2)), ln m = 2 atanh(s), s = (m - 1) / (m + 1). Not the C library's, which picks its code by the CPU it finds.
-double natural_log(double x) {
-  const std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
-  const std::uint64_t shifted = bits - std::bit_cast<std::uint64_t>(0.70710678118654752);
-  const auto exponent = static_cast<std::int64_t>(shifted) >> 52;
-  const double m = std::bit_cast<double>(bits - (static_cast<std::uint64_t>(exponent) << 52));
-  const double s = (m - 1) / (m + 1);
-  const double z = s * s;  // at most 0.0295: the first term left out is below 1e-17 of the sum
-  double series = 1.0 / 21;
-  for (int odd = 19; odd >= 3; odd -= 2) series = series * z + 1.0 / odd;
-  return static_cast<double>(exponent) * 0.69314718055994531 + (2 * s + 2 * s * z * series);
 }
 
 template <class Coefficients>

@@ -1,0 +1,95 @@
+#include "layers/ops/adamw.h"
+
+#include <cmath>
+#include <vector>
+
+#include "comm/base/error.h"
+#include "comm/base/ids.h"
+#include "comm/reduce/exact.h"
+#include "layers/ops/adamw_cpu.h"
+#include "layers/ops/blocks.h"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t block_size = 4096;  // law 1: part of the result of sum_of_squares
+
+// base^n by squaring, the same bits everywhere (the C library's pow picks its code by the CPU).
+double power(double base, std::int64_t n) {
+  double result = 1;
+  for (; n > 0; n >>= 1, base *= base) {
+    if ((n & 1) != 0) result *= base;
+  }
+  return result;
+}
+
+cpu::AdamWFactors factors_of(const AdamWStep& step) {
+  require(step.step >= 1, "adamw: step {} was asked for, the first one is 1", step.step);
+  const double correction1 = 1 - power(step.beta1, step.step);
+  const double correction2 = 1 - power(step.beta2, step.step);
+  return {.beta1 = static_cast<float>(step.beta1),
+          .rest1 = static_cast<float>(1 - step.beta1),
+          .beta2 = static_cast<float>(step.beta2),
+          .rest2 = static_cast<float>(1 - step.beta2),
+          .root_correction = static_cast<float>(1 / std::sqrt(correction2)),
+          .eps = static_cast<float>(step.eps),
+          .rate = static_cast<float>(step.lr / correction1),
+          .keep = static_cast<float>(1 - step.lr * step.weight_decay)};
+}
+
+// Calls f(block, begin, count, g, factor): the block's gradients are g[i] * factor.
+template <class F>
+void for_gradient_blocks(const float* gradient, double scale, std::int64_t n, const F& f) {
+  for_blocks(n, block_size, [&](std::int64_t block, std::int64_t begin, std::int64_t count) {
+    f(block, begin, count, gradient + begin, scale);
+  });
+}
+template <class F>
+void for_gradient_blocks(const std::int64_t* gradient, double scale, std::int64_t n, const F& f) {
+  for_blocks(n, block_size, [&](std::int64_t block, std::int64_t begin, std::int64_t count) {
+    float converted[block_size];  // stays in the first-level cache
+    exact_to_float(gradient + begin, count, scale, converted);
+    f(block, begin, count, converted, 1.0);
+  });
+}
+
+template <class Gradient>
+void update(const AdamWStep& step, const Gradient* gradient, double scale, std::int64_t n, float* value, float* m,
+            float* v) {
+  const cpu::AdamWFactors factors = factors_of(step);
+  for_gradient_blocks(gradient, scale, n,
+                      [&](std::int64_t, std::int64_t begin, std::int64_t count, const float* g, double factor) {
+                        cpu::adamw(factors, g, static_cast<float>(factor), count, value + begin, m + begin, v + begin);
+                      });
+}
+
+template <class Gradient>
+double squares(const Gradient* gradient, double scale, std::int64_t n) {
+  std::vector<double> sums(usize((n + block_size - 1) / block_size));
+  for_gradient_blocks(gradient, scale, n,
+                      [&](std::int64_t block, std::int64_t, std::int64_t count, const float* g, double factor) {
+                        sums[usize(block)] = cpu::sum_of_squares(g, count) * (factor * factor);
+                      });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+}  // namespace
+
+void adamw(const AdamWStep& step, const float* gradient, double scale, std::int64_t n, float* value, float* m,
+           float* v) {
+  update(step, gradient, scale, n, value, m, v);
+}
+
+void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, std::int64_t n, float* value, float* m,
+           float* v) {
+  update(step, gradient, scale, n, value, m, v);
+}
+
+double sum_of_squares(const float* gradient, double scale, std::int64_t n) { return squares(gradient, scale, n); }
+double sum_of_squares(const std::int64_t* gradient, double scale, std::int64_t n) {
+  return squares(gradient, scale, n);
+}
+
+}  // namespace switchyard

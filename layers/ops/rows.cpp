@@ -1,0 +1,91 @@
+#include "layers/ops/rows.h"
+
+#include "layers/ops/rows_cpu.h"
+
+namespace switchyard {
+namespace {
+
+void check_matrix(const char* op, const char* name, const Tensor& tensor) {
+  require(tensor.defined() && tensor.shape().rank() == 2, "{}: {} is {}, wanted a matrix", op, name,
+          tensor.shape().to_string());
+}
+
+// `many` has a row for each index, `few` the rows that the indices name.
+void check_move(const char* op, const Tensor& many, const char* many_name, const Tensor& few, const char* few_name,
+                const Tensor& index, const Tensor* scale) {
+  check_matrix(op, many_name, many);
+  check_matrix(op, few_name, few);
+  const Device& device = many.device();
+  const std::int64_t slots = many.dim(0);
+  check_tensor(op, many_name, many, {slots, many.dim(1)}, device);
+  check_tensor(op, few_name, few, {few.dim(0), many.dim(1)}, device);
+  check_tensor(op, "index", index, {slots}, device, DType::I32);
+  if (scale != nullptr) check_tensor(op, "scale", *scale, {slots}, device);
+}
+
+void gather(const char* op, const Tensor& x, const Tensor& index, const Tensor* scale, Tensor y) {
+  check_move(op, y, "y", x, "x", index, scale);
+  if (on_cpu(y)) return cpu::gather_rows(op, x, index, scale == nullptr ? Tensor() : *scale, y);
+  fail_on_device(op, y.device());
+}
+
+void scatter(const char* op, const Tensor& x, const Tensor& index, const Tensor* scale, Tensor y) {
+  check_move(op, x, "x", y, "y", index, scale);
+  if (on_cpu(y)) return cpu::scatter_rows(op, x, index, scale == nullptr ? Tensor() : *scale, y);
+  fail_on_device(op, y.device());
+}
+
+}  // namespace
+
+void gather_rows(const Tensor& x, const Tensor& index, Tensor y) { gather("gather_rows", x, index, nullptr, y); }
+
+void gather_rows_scaled(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y) {
+  gather("gather_rows_scaled", x, index, &scale, y);
+}
+
+void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) { scatter("scatter_rows", x, index, nullptr, y); }
+
+void scatter_rows_scaled(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y) {
+  scatter("scatter_rows_scaled", x, index, &scale, y);
+}
+
+void make_row_lists(const Tensor& row, Tensor order, Tensor begin) {
+  const char* op = "make_row_lists";
+  require(row.defined() && row.shape().rank() == 1, "{}: row is {}, wanted a vector", op, row.shape().to_string());
+  require(begin.defined() && begin.shape().rank() == 1 && begin.size() >= 1,
+          "{}: begin is {}, wanted a vector with one element more than there are rows", op, begin.shape().to_string());
+  const Device& device = row.device();
+  check_tensor(op, "row", row, row.shape(), device, DType::I32);
+  check_tensor(op, "order", order, row.shape(), device, DType::I32);
+  check_tensor(op, "begin", begin, begin.shape(), device, DType::I32);
+  if (on_cpu(row)) return cpu::make_row_lists(row, order, begin);
+  fail_on_device(op, device);
+}
+
+void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y) {
+  const char* op = "sum_rows";
+  check_matrix(op, "x", x);
+  check_matrix(op, "y", y);
+  const Device& device = y.device();
+  check_tensor(op, "x", x, {x.dim(0), y.dim(1)}, device);
+  check_tensor(op, "y", y, y.shape(), device);
+  check_tensor(op, "order", order, {x.dim(0)}, device, DType::I32);
+  check_tensor(op, "begin", begin, {y.dim(0) + 1}, device, DType::I32);
+  if (on_cpu(y)) return cpu::sum_rows(x, order, begin, y);
+  fail_on_device(op, device);
+}
+
+void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out) {
+  const char* op = "dot_rows";
+  check_matrix(op, "a", a);
+  check_matrix(op, "b", b);
+  const Device& device = b.device();
+  check_tensor(op, "a", a, {a.dim(0), b.dim(1)}, device);
+  check_tensor(op, "b", b, b.shape(), device);
+  check_tensor(op, "row", row, {b.dim(0)}, device, DType::I32);
+  check_tensor(op, "out", out, {b.dim(0)}, device);
+  if (on_cpu(b)) return cpu::dot_rows(a, row, b, out);
+  fail_on_device(op, device);
+}
+
+}  // namespace switchyard
