@@ -1,0 +1,148 @@
+#include "trainer/config/check.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
+#include <fmt/core.h>
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+// if (check.sound({the keys that meet}) && they do not fit) check.tell(why).
+class Check {
+ public:
+  Check(const KeyPlaces& places, std::vector<ConfigFault>& faults) : places_(places), faults_(faults) {}
+
+  bool sound(std::initializer_list<std::string_view> paths) {
+    const auto order = [&](std::string_view a, std::string_view b) { return places_.order(a) < places_.order(b); };
+    // A fault points at the key that was said last: that is the line which the user most likely has in mind.
+    blamed_ = *std::max_element(paths.begin(), paths.end(), order);
+    return std::all_of(paths.begin(), paths.end(), places_.sound);
+  }
+
+  template <class... Args>
+  void tell(fmt::format_string<Args...> format, Args&&... args) {
+    faults_.push_back({places_.where(blamed_), fmt::format(format, std::forward<Args>(args)...)});
+  }
+
+ private:
+  const KeyPlaces& places_;
+  std::vector<ConfigFault>& faults_;
+  std::string_view blamed_;
+};
+
+bool known_device(const std::string& device) {
+  if (device == "cpu" || device == "cuda") return true;
+  return device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
+         device.find_first_not_of("0123456789", 5) == std::string::npos;
+}
+
+void check_model(const ModelConfig& model, Check& check) {
+  if (check.sound({"model.d_model", "model.heads"})) {
+    if (model.d_model % model.heads != 0) {
+      check.tell("model.d_model = {} is not a multiple of model.heads = {}", model.d_model, model.heads);
+    } else if (model.d_model / model.heads % 2 != 0) {
+      check.tell(
+          "a head is {} wide (model.d_model = {} over model.heads = {}), but rotary positions turn pairs of numbers "
+          "and want an even width",
+          model.d_model / model.heads, model.d_model, model.heads);
+    }
+  }
+  if (check.sound({"model.heads", "model.kv_heads"}) && model.kv_heads != 0 && model.heads % model.kv_heads != 0) {
+    check.tell("model.heads = {} is not a multiple of model.kv_heads = {}", model.heads, model.kv_heads);
+  }
+}
+
+void check_moe(const Config& config, int ranks, Check& check) {
+  const MoeConfig& moe = config.moe;
+  const std::int64_t expert = config.parallel.expert;
+  if (check.sound({"moe.every", "model.layers"}) && moe.every > config.model.layers) {
+    check.tell("moe.every = {} with model.layers = {} leaves no mixture layer; a dense model is moe.every = 0",
+               moe.every, config.model.layers);
+  }
+  if (check.sound({"moe.experts", "moe.top_k"}) && moe.top_k > moe.experts) {
+    check.tell("moe.top_k = {} experts a token, but there are only moe.experts = {}", moe.top_k, moe.experts);
+  }
+  if (check.sound({"moe.experts", "parallel.expert"}) && expert > moe.experts) {
+    check.tell("parallel.expert = {} ranks would share moe.experts = {}: at most one rank an expert", expert,
+               moe.experts);
+  }
+  if (check.sound({"parallel.expert"}) && ranks > 0 && expert > ranks) {
+    check.tell("parallel.expert = {} ranks, but the run has {}: start {} ranks or lower it (0: as many as there are)",
+               expert, ranks, expert);
+  }
+}
+
+void check_train(const TrainConfig& train, Check& check) {
+  if (check.sound({"train.global_batch", "train.micro_batch"}) && train.global_batch % train.micro_batch != 0) {
+    check.tell("train.global_batch = {} sequences is not a multiple of train.micro_batch = {}", train.global_batch,
+               train.micro_batch);
+  }
+  if (check.sound({"train.steps", "train.warmup_steps"}) && train.warmup_steps > train.steps) {
+    check.tell("train.warmup_steps = {} is more than train.steps = {}: the rate would never reach train.lr",
+               train.warmup_steps, train.steps);
+  }
+}
+
+std::string not_there(const fs::path& path) {
+  std::error_code ignored;
+  if (path.is_absolute()) return fmt::format("'{}' is not there", path.string());
+  return fmt::format("'{}' is not there (looked for it in {})", path.string(), fs::current_path(ignored).string());
+}
+
+// A file or folder that cannot be reached is as good as missing.
+bool there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+}  // namespace
+
+void check_combinations(const Config& config, int ranks, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
+  Check check(places, faults);
+  if (check.sound({"device"}) && !known_device(config.device)) {
+    check.tell("device = '{}' is no device: cpu, cuda, or cuda:N with the number of a GPU", config.device);
+  }
+  check_model(config.model, check);
+  check_moe(config, ranks, check);
+  check_train(config.train, check);
+}
+
+void check_files(const Config& config, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
+  const DataConfig& data = config.data;
+  Check check(places, faults);
+  bool train_there = false;
+  if (check.sound({"data.train"})) {
+    train_there = !data.train.empty() && there(data.train);
+    if (data.train.empty()) {
+      check.tell("data.train is not given: the folder that `switchyard prepare --out` wrote, or a file in it");
+    } else if (!train_there) {
+      check.tell("data.train: {}", not_there(data.train));
+    }
+  }
+  if (check.sound({"data.valid"}) && !data.valid.empty() && !there(data.valid)) {
+    check.tell("data.valid: {}", not_there(data.valid));
+  }
+  if (!check.sound({"data.tokenizer", "data.train"})) return;
+  if (!data.tokenizer.empty()) {
+    if (!there(data.tokenizer)) check.tell("data.tokenizer: {}", not_there(data.tokenizer));
+  } else if (train_there) {
+    const fs::path folder = folder_of_data(data.train);
+    if (!there(folder / "tokenizer.json")) {
+      check.tell("there is no tokenizer.json beside data.train in '{}': say where it is with data.tokenizer",
+                 folder.string());
+    }
+  }
+}
+
+std::filesystem::path folder_of_data(const std::string& train) {
+  std::error_code error;
+  if (!fs::is_regular_file(train, error)) return train;
+  const fs::path parent = fs::path(train).parent_path();
+  return parent.empty() ? "." : parent;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,311 @@
+#include "trainer/config/schema.h"
+
+#include "comm/base/ids.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+#include <xxhash.h>
+
+namespace switchyard {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+// No key's whole number may leave the range of a signed 64-bit integer, the only one that TOML has.
+constexpr double unbounded = 0x1p63;
+Bounds at_least(double low, double high = infinity) {
+  return {.low = low, .high = high};
+}
+Bounds above(double low) {
+  return {.low = low, .low_open = true};
+}
+Bounds from_to(double low, double high) {
+  return {.low = low, .high = high};
+}
+Bounds from_below(double low, double high) {
+  return {.low = low, .high = high, .high_open = true};
+}
+
+// Sizes stay where products of a few of them fit 64 bits and MPI's counts of rows fit 32.
+constexpr double most_width = 1 << 20;
+constexpr double most_count = 1LL << 40;
+constexpr double most_ranks = 1 << 20;
+
+// Writes the lines of one section.
+template <class Section>
+class Keys {
+ public:
+  Keys(std::vector<ConfigKey>& keys, std::string name, Section Config::*section)
+      : keys_(keys), name_(std::move(name)), section_(section) {}
+
+  template <class Integer>
+  void integer(const char* name, Integer Section::*member, Bounds bounds, const char* help) {
+    bounds.high = std::min(bounds.high, unbounded);
+    add<std::int64_t>(name, ConfigType::Integer, member, bounds, {}, help);
+  }
+  void real(const char* name, double Section::*member, Bounds bounds, const char* help) {
+    add<double>(name, ConfigType::Real, member, bounds, {}, help);
+  }
+  void flag(const char* name, bool Section::*member, const char* help) {
+    add<bool>(name, ConfigType::Flag, member, {}, {}, help);
+  }
+  void text(const char* name, std::string Section::*member, const char* help) {
+    add<std::string>(name, ConfigType::Text, member, {}, {}, help);
+  }
+  void choice(const char* name, std::string Section::*member, std::vector<std::string> choices, const char* help) {
+    add<std::string>(name, ConfigType::Choice, member, {}, std::move(choices), help);
+  }
+  // An enum whose values are named, in order, by `names`.
+  template <class Enum>
+  void choice(const char* name, Enum Section::*member, std::vector<std::string> names, const char* help) {
+    const auto section = section_;
+    keys_.push_back({name_,
+                     name,
+                     ConfigType::Choice,
+                     {},
+                     names,
+                     help,
+                     [=](const Config& config) { return names[static_cast<std::size_t>(config.*section.*member)]; },
+                     [=](Config& config, const ConfigValue& value) {
+                       const auto found = std::find(names.begin(), names.end(), std::get<std::string>(value));
+                       config.*section.*member = static_cast<Enum>(found - names.begin());
+                     }});
+  }
+
+ private:
+  template <class Value, class Member>
+  void add(const char* name, ConfigType type, Member Section::*member, Bounds bounds, std::vector<std::string> choices,
+           const char* help) {
+    const auto section = section_;
+    keys_.push_back({name_, name, type, bounds, std::move(choices), help,
+                     [=](const Config& config) { return ConfigValue(static_cast<Value>(config.*section.*member)); },
+                     [=](Config& config, const ConfigValue& value) {
+                       config.*section.*member = static_cast<Member>(std::get<Value>(value));
+                     }});
+  }
+
+  std::vector<ConfigKey>& keys_;
+  std::string name_;
+  Section Config::*section_;
+};
+
+void add_device(std::vector<ConfigKey>& keys) {
+  keys.push_back({"",
+                  "device",
+                  ConfigType::Text,
+                  {},
+                  {},
+                  "what computes: cpu, cuda, or cuda:N",
+                  [](const Config& config) { return config.device; },
+                  [](Config& config, const ConfigValue& value) { config.device = std::get<std::string>(value); }});
+}
+
+std::vector<ConfigKey> make_keys() {
+  std::vector<ConfigKey> keys;
+  add_device(keys);
+
+  Keys model(keys, "model", &Config::model);
+  using M = ModelConfig;
+  model.integer("vocab", &M::vocab, from_to(0, 1 << 30), "tokens in the vocabulary; 0: as many as the tokenizer has");
+  model.integer("d_model", &M::d_model, at_least(1, most_width), "width of a token's vector");
+  model.integer("layers", &M::layers, at_least(1, 1 << 16), "transformer layers");
+  model.integer("heads", &M::heads, at_least(1, most_width), "attention heads; they divide d_model");
+  model.integer("kv_heads", &M::kv_heads, at_least(0, most_width), "heads of keys and values (GQA); 0: heads");
+  model.integer("d_ff", &M::d_ff, at_least(0, most_width),
+                "inner width of an expert; 0: 8/3 d_model, up to a multiple of 16");
+  model.integer("seq_len", &M::seq_len, at_least(1, most_width), "tokens in a sequence");
+  model.real("norm_eps", &M::norm_eps, above(0), "added to the mean square in norms");
+  model.real("rope_theta", &M::rope_theta, above(0), "base of the rotary position angles");
+  model.flag("tie_embeddings", &M::tie_embeddings, "one matrix for the embedding and the output");
+  model.choice("norm", &M::norm, {"rms", "layer"}, "RMSNorm or LayerNorm");
+  model.choice("activation", &M::activation, {"swiglu", "gelu", "relu"}, "of experts and dense feed-forward layers");
+  model.real("init_std", &M::init_std, above(0), "standard deviation of initial matrices");
+
+  Keys moe(keys, "moe", &Config::moe);
+  using X = MoeConfig;
+  moe.integer("experts", &X::experts, at_least(1, 1 << 16), "experts in a mixture layer");
+  moe.integer("top_k", &X::top_k, at_least(1, 1 << 16), "experts that a token goes to");
+  moe.real("capacity_factor", &X::capacity_factor, at_least(0),
+           "room of an expert, in equal shares of the slots; 0: dropless");
+  moe.real("aux_loss", &X::aux_loss, at_least(0), "weight of the balance loss");
+  moe.real("z_loss", &X::z_loss, at_least(0), "weight of the router's z-loss");
+  moe.integer("every", &X::every, at_least(0), "every n-th layer is a mixture; 0: none is");
+  moe.integer("shared_experts", &X::shared_experts, at_least(0, 1 << 10), "experts that every token goes to besides");
+  moe.choice("router", &X::router, {"topk"}, "how tokens choose experts");
+  moe.flag("renormalise", &X::renormalise, "gate weights of a token's experts sum to 1");
+
+  Keys train(keys, "train", &Config::train);
+  using T = TrainConfig;
+  train.integer("steps", &T::steps, at_least(0, most_count), "optimizer steps in all");
+  train.integer("global_batch", &T::global_batch, at_least(1, 1 << 30), "sequences in a step, on all ranks together");
+  train.integer("micro_batch", &T::micro_batch, at_least(1, 1 << 20),
+                "sequences that one forward handles; divides global_batch");
+  train.real("lr", &T::lr, at_least(0), "highest learning rate");
+  train.integer("warmup_steps", &T::warmup_steps, at_least(0, most_count), "steps in which the rate rises from 0");
+  train.real("min_lr_ratio", &T::min_lr_ratio, from_to(0, 1), "last learning rate, in parts of lr (cosine)");
+  train.real("weight_decay", &T::weight_decay, at_least(0), "decoupled decay of matrices");
+  train.real("beta1", &T::beta1, from_below(0, 1), "AdamW: decay of the first moment");
+  train.real("beta2", &T::beta2, from_below(0, 1), "AdamW: decay of the second moment");
+  train.real("eps", &T::eps, above(0), "AdamW: added to the root of the second moment");
+  train.real("grad_clip", &T::grad_clip, at_least(0), "largest norm of all gradients together; 0: no limit");
+  train.integer("seed", &T::seed, at_least(0), "of initial weights and of the order of the data");
+  train.choice("numerics", &T::numerics, {"reproducible", "fast"}, "one result for every layout, or sums in any order");
+  train.integer("eval_every", &T::eval_every, at_least(0, most_count), "steps between evaluations; 0: only at the end");
+  train.integer("eval_sequences", &T::eval_sequences, at_least(0, most_count),
+                "sequences of an evaluation; 0: the whole split");
+
+  Keys parallel(keys, "parallel", &Config::parallel);
+  using P = ParallelConfig;
+  parallel.integer("expert", &P::expert, at_least(0, most_ranks),
+                   "ranks that share the experts; 0: all, up to one an expert");
+  parallel.choice("exchange", &P::exchange, {"auto", "flat"}, "how rows travel to experts");
+  parallel.integer("ranks_per_node", &P::ranks_per_node, at_least(0, most_ranks),
+                   "take so many ranks for a node; 0: detect");
+
+  Keys data(keys, "data", &Config::data);
+  data.text("train", &DataConfig::train, "folder that `switchyard prepare` wrote, or a file in it");
+  data.text("valid", &DataConfig::valid, "the same for validation; default: the split held out in data.train");
+  data.text("tokenizer", &DataConfig::tokenizer,
+            "folder of the tokenizer, or its file; default: the one in data.train");
+
+  Keys checkpoint(keys, "checkpoint", &Config::checkpoint);
+  checkpoint.integer("every", &CheckpointConfig::every, at_least(0, most_count),
+                     "steps between checkpoints; 0: only at the end");
+  checkpoint.integer("keep", &CheckpointConfig::keep, at_least(0, most_count),
+                     "newest checkpoints that are kept; 0: all");
+
+  Keys log(keys, "log", &Config::log);
+  log.integer("every", &LogConfig::every, at_least(1, most_count), "steps between lines of the log");
+  log.integer("digest_every", &LogConfig::digest_every, at_least(0, most_count),
+              "steps between digests; 0: only at the end");
+  return keys;
+}
+
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char letter : text) {
+    const auto code = static_cast<unsigned char>(letter);
+    if (letter == '"' || letter == '\\') {
+      result += {'\\', letter};
+    } else if (code < 0x20 || code == 0x7f) {
+      result += fmt::format("\\u{:04x}", code);
+    } else {
+      result += letter;
+    }
+  }
+  return result + '"';
+}
+
+}  // namespace
+
+bool Bounds::hold(double value) const {
+  if (!std::isfinite(value)) return false;
+  return (low_open ? value > low : value >= low) && (high_open ? value < high : value <= high);
+}
+
+std::string Bounds::describe() const {
+  if (high >= unbounded) return fmt::format("{} {}", low_open ? "above" : "at least", low);
+  return fmt::format("from {} to {}{}", low, high_open ? "below " : "", high);
+}
+
+std::string ConfigKey::wanted() const {
+  switch (type) {
+    case ConfigType::Integer:
+      return "a whole number " + bounds.describe();
+    case ConfigType::Real:
+      return "a number " + bounds.describe();
+    case ConfigType::Flag:
+      return "true or false";
+    case ConfigType::Text:
+      return "a text in quotes";
+    case ConfigType::Choice:
+      return choices.size() == 1 ? choices[0] : fmt::format("one of {}", fmt::join(choices, ", "));
+  }
+  return "";
+}
+
+std::span<const ConfigKey> config_keys() {
+  static const std::vector<ConfigKey> keys = make_keys();
+  return keys;
+}
+
+const ConfigKey* find_config_key(std::string_view path) {
+  for (const ConfigKey& key : config_keys()) {
+    if (key.path() == path) return &key;
+  }
+  return nullptr;
+}
+
+const std::vector<std::string>& config_sections() {
+  static const std::vector<std::string> sections = [] {
+    std::vector<std::string> names;
+    for (const ConfigKey& key : config_keys()) {
+      if (!key.section.empty() && (names.empty() || names.back() != key.section)) names.push_back(key.section);
+    }
+    return names;
+  }();
+  return sections;
+}
+
+std::vector<std::string> config_key_names(std::string_view section) {
+  std::vector<std::string> names;
+  for (const ConfigKey& key : config_keys()) {
+    if (key.section == section) names.push_back(key.name);
+  }
+  return names;
+}
+
+std::string config_help() {
+  const Config defaults;
+  std::string text =
+      "A config is a TOML file. Every key has a default, but for data.train; --set SECTION.KEY=VALUE overrides one.\n"
+      "preset = \"NAME\" at the top takes what the file does not say from launch/presets/NAME.toml.\n\n";
+  std::string section;
+  for (const ConfigKey& key : config_keys()) {
+    if (key.section != section) {
+      section = key.section;
+      text += fmt::format("\n[{}]\n", section);
+    }
+    text += fmt::format("{:<16} {}\n{:<16} {}; default {}\n", key.name, key.help, "", key.wanted(),
+                        to_toml(key.get(defaults)));
+  }
+  return text;
+}
+
+std::string to_toml(const ConfigValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return quoted(*text);
+  if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
+  if (const auto* integer = std::get_if<std::int64_t>(&value)) return fmt::format("{}", *integer);
+  // The shortest digits that read back to the same double; a real number stays one by its point or exponent.
+  std::string text = fmt::format("{}", std::get<double>(value));
+  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+}
+
+std::string to_toml(const Config& config) {
+  std::string text, section;
+  for (const ConfigKey& key : config_keys()) {
+    if (key.section != section) {
+      section = key.section;
+      text += fmt::format("\n[{}]\n", section);
+    }
+    text += fmt::format("{} = {}\n", key.name, to_toml(key.get(config)));
+  }
+  return text;
+}
+
+std::uint64_t config_hash(const Config& config) {
+  Config decisive = config;
+  decisive.parallel = {};
+  decisive.data = {};
+  decisive.checkpoint = {};
+  decisive.log = {};
+  decisive.device = Config{}.device;
+  decisive.train.eval_every = 0;
+  decisive.train.eval_sequences = 0;
+  const std::string text = to_toml(decisive);
+  return XXH3_64bits(text.data(), text.size());
+}
+
+}  // namespace switchyard
