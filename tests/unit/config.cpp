@@ -131,10 +131,10 @@ expert = 3
             "x.toml:4: there is no key 'topk' in [moe] (did you mean 'top_k'?)",
             "x.toml:5: moe.experts = 'eight' is a text; it wants a whole number from 1 to 65536",
             "x.toml:6: moe.z_loss = -1 is out of range: it wants a number at least 0",
-            "x.toml:10: there is no key 'layers' in [train] (did you mean model.layers?)",
             "x.toml:8: train.numerics = 'reproducable' is not one of reproducible, fast (did you mean 'reproducible'?)",
             "x.toml:9: train.warmup_steps = 10.0 is a number with a point; it wants a whole number from 0 to "
             "1099511627776",
+            "x.toml:10: there is no key 'layers' in [train] (did you mean model.layers?)",
             "x.toml:12: parallel.expert = 3 ranks, but the run has 2: start 3 ranks or lower it (0: as many as there "
             "are)",
         });

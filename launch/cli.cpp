@@ -1,0 +1,48 @@
+#include "launch/cli.h"
+
+#include "comm/group/agree.h"
+#include "comm/group/environment.h"
+#include "launch/commands.h"
+
+#include <new>
+
+#include <CLI/CLI.hpp>
+
+namespace switchyard {
+namespace {
+
+// In the order in which --help lists them.
+const std::vector<void (*)(CLI::App&, Run&)> commands = {};
+
+int run(int argc, char** argv) {
+  CLI::App app("Trains mixture-of-experts transformers with the experts spread over MPI ranks.", "switchyard");
+  set_up_app(app);
+  app.set_version_flag("--version", "switchyard " SWITCHYARD_VERSION, "Print the version and leave");
+  Run command;
+  for (const auto add : commands) add(app, command);
+  return parse_command_line(app, argc, argv) ? command() : 0;
+}
+
+}  // namespace
+
+// The one catch of the program. What all ranks have found alike is told once; what one rank alone has met ends the job
+// on all of them (law 6).
+int run_command_line(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const UsageError& error) {
+    refuse_to_start(fmt::format("switchyard: {}", error.what()), error.exit_code());
+  } catch (const ConfigFaults& faults) {
+    refuse_to_start(fmt::format("switchyard: {}", faults.what()), faults.exit_code());
+  } catch (const CollectiveError& error) {
+    end_job(error.what(), error.exit_code(), true);
+  } catch (const Error& error) {
+    end_job(error.what(), error.exit_code(), false);
+  } catch (const std::bad_alloc&) {
+    end_job("out of memory: a smaller train.micro_batch or model.seq_len, or more ranks, need less of it", 1, false);
+  } catch (const std::exception& error) {
+    end_job(error.what(), 1, false);
+  }
+}
+
+}  // namespace switchyard
