@@ -1,0 +1,212 @@
+// Weight gradients: dW = dy^T x over the rows of a segment. A block of dW's rows is packed from dy and stays in the
+// second-level cache; x is packed a tile's width at a time. A finished tile goes from registers to the sum while it is
+// in the first-level cache, and what it will be added to is fetched during the arithmetic.
+#include "layers/ops/gemm_cpu.h"
+#include "layers/ops/gemm_layout.h"
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "layers/ops/gemm_gradient_cpu.cpp"
+#include <hwy/foreach_target.h>  // before whatever is compiled once a target
+#include "comm/reduce/exact-inl.h"
+#include "layers/ops/gemm_kernel-inl.h"
+// clang-format on
+
+#ifndef SWITCHYARD_GEMM_GRADIENT_BLOCK
+#define SWITCHYARD_GEMM_GRADIENT_BLOCK
+namespace switchyard {
+struct GradientBlock {
+  const float* dy;                         // [rows, n]
+  const float* x;                          // [rows, k]
+  std::int64_t n, k;                       // the weight's shape
+  std::int64_t n_begin, n_end;             // rows of the weight
+  std::int64_t panel_begin, panel_end;     // its columns, by panels
+  std::span<const std::int64_t> segments;  // bounds of rows
+  const GradientSum* gradient;
+};
+// Columns that are worked on together where a segment has more rows than max_depth: fp32 chains wait in scratch memory.
+inline constexpr std::int64_t waiting_columns = 512;
+}  // namespace switchyard
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::HWY_NAMESPACE {
+
+// The rows of dy and x that are packed at a time: several short segments, one, or a piece of a long one.
+struct Chunk {
+  std::int64_t row, depth;
+  std::span<const std::int64_t> bounds;  // of its segments; empty for a piece
+  bool first, last;                      // of its segment
+};
+
+void add_tile(const GradientBlock& block, const float* tile, std::int64_t stride, std::int64_t row, std::int64_t rows,
+              std::int64_t column, std::int64_t columns) {
+  const GradientSum& sum = *block.gradient;
+  const std::int64_t offset = row * block.k + column;
+  if (sum.exact == nullptr) {
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float* const to = sum.plain + offset + r * block.k;
+      for (std::int64_t i = 0; i < columns; ++i) to[i] += tile[r * stride + i];
+    }
+    return;
+  }
+  bool all = true;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    all &= exact_add_row(sum.exact + offset + r * block.k, tile + r * stride, columns, sum.limit);
+  }
+  if (!all) sum.non_finite->store(true, std::memory_order_relaxed);
+}
+
+// `waiting`: [n_end - n_begin][columns of the block, whole panels], the chains of a segment that has more pieces to
+// come.
+void run_chunk(const GradientBlock& block, const Chunk& chunk, float* left, float* right, float* waiting) {
+  using namespace gemm_layout;
+  const std::int64_t depth = chunk.depth;
+  const std::int64_t height = block.n_end - block.n_begin;
+  const Cut tiles(height, max_tile_rows);
+  for (std::int64_t t = 0; t < tiles.pieces; ++t) {
+    const std::int64_t row = tiles.begin(t);
+    pack_columns(block.dy + chunk.row * block.n + block.n_begin + row, block.n, tiles.size(t), depth,
+                 left + row * depth);
+  }
+  HWY_ALIGN float finished[max_tile_rows * max_tile_panels * panel_width];
+  const std::int64_t waiting_stride = (block.panel_end - block.panel_begin) * panel_width;
+  const std::int64_t element = block.gradient->exact != nullptr ? 8 : 4;
+
+  int width = widest_tile(static_cast<int>(tiles.size(0)));
+  for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width) {
+    while (panel + width > block.panel_end) width /= 2;
+    const std::int64_t column = panel * panel_width;
+    const std::int64_t columns = std::min(width * panel_width, block.k - column);
+    for (int p = 0; p < width; ++p) {
+      const std::int64_t at = column + p * panel_width;
+      pack_panel(block.x + chunk.row * block.k + at, block.k, std::min(panel_width, block.k - at), depth,
+                 right + p * depth * panel_width);
+    }
+    for (std::int64_t t = 0; t < tiles.pieces; ++t) {
+      const std::int64_t row = tiles.begin(t);
+      const std::int64_t rows = tiles.size(t);
+      const TileKernel kernel = tile_kernel(static_cast<int>(rows), width);
+      const std::int64_t first_row = block.n_begin + row;
+      const auto* sum = reinterpret_cast<const char*>(block.gradient->exact);
+      if (sum == nullptr) sum = reinterpret_cast<const char*>(block.gradient->plain);
+      TileProduct tile{.depth = depth,
+                       .left = left + row * depth,
+                       .right = right,
+                       .panel_stride = depth * panel_width,
+                       .c = finished,
+                       .c_stride = width * panel_width,
+                       .from_c = false,
+                       .touch = sum + (first_row * block.k + column) * element,
+                       .touch_stride = block.k * element,
+                       .touch_lines = static_cast<int>(width * panel_width * element / 64)};
+      if (!chunk.bounds.empty()) {
+        for (std::size_t s = 0; s + 1 < chunk.bounds.size(); ++s) {
+          tile.depth = chunk.bounds[s + 1] - chunk.bounds[s];
+          if (tile.depth == 0) continue;
+          tile.left = left + row * depth + (chunk.bounds[s] - chunk.row) * rows;
+          tile.right = right + (chunk.bounds[s] - chunk.row) * panel_width;
+          kernel(tile);
+          add_tile(block, finished, tile.c_stride, first_row, rows, column, columns);
+          tile.touch_lines = 0;
+        }
+        continue;
+      }
+      tile.c = waiting + row * waiting_stride + (panel - block.panel_begin) * panel_width;
+      tile.c_stride = waiting_stride;
+      tile.from_c = !chunk.first;
+      if (!chunk.last) tile.touch_lines = 0;
+      kernel(tile);
+      if (chunk.last) add_tile(block, tile.c, tile.c_stride, first_row, rows, column, columns);
+    }
+  }
+}
+
+void run_gradient_block(const GradientBlock& block) {
+  using namespace gemm_layout;
+  const std::int64_t left_size = divide_up(block_rows * max_depth, 16) * 16;
+  const std::int64_t right_size = max_tile_panels * panel_width * max_depth;
+  float* const left = gemm_scratch(left_size + right_size + block_rows * waiting_columns);
+  float* const right = left + left_size;
+  float* const waiting = right + right_size;
+
+  const std::span<const std::int64_t> bounds = block.segments;
+  std::size_t s = 0;
+  while (s + 1 < bounds.size()) {
+    const std::int64_t row = bounds[s];
+    if (bounds[s + 1] - row > max_depth) {
+      const Cut pieces(bounds[s + 1] - row, max_depth);
+      for (std::int64_t i = 0; i < pieces.pieces; ++i) {
+        run_chunk(block, {row + pieces.begin(i), pieces.size(i), {}, i == 0, i + 1 == pieces.pieces}, left, right,
+                  waiting);
+      }
+      ++s;
+      continue;
+    }
+    std::size_t end = s + 1;
+    while (end + 1 < bounds.size() && bounds[end + 1] - row <= max_depth) ++end;
+    if (bounds[end] > row) {
+      run_chunk(block, {row, bounds[end] - row, bounds.subspan(s, end - s + 1), true, true}, left, right, waiting);
+    }
+    s = end;
+  }
+}
+
+}  // namespace switchyard::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace switchyard {
+namespace {
+HWY_EXPORT(run_gradient_block);
+}  // namespace
+
+void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n, std::int64_t k,
+                                 std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
+                                 std::span<const GradientSum* const> gradients) {
+  using namespace gemm_layout;
+  const auto bounds_of = [&](std::size_t g) {
+    return segment_begin.subspan(usize(group_begin[g]), usize(group_begin[g + 1] - group_begin[g] + 1));
+  };
+  std::int64_t total = 0;
+  for (std::size_t g = 0; g < gradients.size(); ++g) total += (bounds_of(g).back() - bounds_of(g).front()) * n * k;
+  const int threads = threads_for(total);
+
+  std::vector<GradientBlock> tasks;
+  for (std::size_t g = 0; g < gradients.size(); ++g) {
+    const std::span<const std::int64_t> bounds = bounds_of(g);
+    const std::int64_t rows = bounds.back() - bounds.front();
+    if (rows == 0) continue;
+    bool waits = false;
+    for (std::size_t s = 0; s + 1 < bounds.size(); ++s) waits |= bounds[s + 1] - bounds[s] > max_depth;
+    const Cut blocks(n, block_rows);
+    const std::int64_t quads = divide_up(panels(k), 4);
+    const std::int64_t most_quads = waits ? waiting_columns / (4 * panel_width) : quads;
+    for (std::int64_t i = 0; i < blocks.pieces; ++i) {
+      const std::int64_t work = rows * blocks.size(i) * k;
+      const Cut columns(quads, std::min(most_quads, divide_up(quads, pieces_of(work, total, threads, quads))));
+      for (std::int64_t j = 0; j < columns.pieces; ++j) {
+        const std::int64_t first = columns.begin(j) * 4;
+        tasks.push_back({.dy = dy,
+                         .x = x,
+                         .n = n,
+                         .k = k,
+                         .n_begin = blocks.begin(i),
+                         .n_end = blocks.begin(i) + blocks.size(i),
+                         .panel_begin = first,
+                         .panel_end = std::min(first + columns.size(j) * 4, panels(k)),
+                         .segments = bounds,
+                         .gradient = gradients[g]});
+      }
+    }
+  }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (std::size_t i = 0; i < tasks.size(); ++i) HWY_DYNAMIC_DISPATCH(run_gradient_block)(tasks[i]);
+}
+
+}  // namespace switchyard
+#endif
