@@ -1,0 +1,43 @@
+#include "layers/moe/assignment.h"
+
+#include <cmath>
+#include <limits>
+
+namespace switchyard {
+
+std::int64_t expert_capacity(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, double factor) {
+  if (factor <= 0) return std::numeric_limits<std::int64_t>::max();
+  return static_cast<std::int64_t>(
+      std::ceil(static_cast<double>(tokens * top_k) / static_cast<double>(experts) * factor));
+}
+
+Assignment assign(const Tensor& experts, const Tensor& weights, std::int64_t expert_count, std::int64_t capacity) {
+  check_shape("assign", "weights", weights, experts.shape());
+  const std::int64_t tokens = experts.dim(0);
+  const std::int64_t top_k = experts.dim(1);
+  Assignment result;
+  result.chosen.assign(usize(expert_count), 0);
+  result.worked_on.assign(usize(expert_count), 0);
+  result.kept.reserve(usize(tokens * top_k));
+  const std::int32_t* expert_of = experts.i32();
+  const float* weight_of = weights.f32();
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    for (std::int64_t choice = 0; choice < top_k; ++choice) {
+      const std::int64_t slot = token * top_k + choice;
+      const std::int32_t expert = expert_of[slot];
+      require(expert >= 0 && expert < expert_count, "assign: token {} chose expert {} of {}", token, expert,
+              expert_count);
+      ++result.chosen[usize(expert)];
+      if (result.worked_on[usize(expert)] == capacity) {
+        ++result.dropped;
+        continue;
+      }
+      ++result.worked_on[usize(expert)];
+      result.kept.push_back({static_cast<std::int32_t>(token), static_cast<std::int32_t>(choice), expert,
+                             weight_of[slot]});
+    }
+  }
+  return result;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,24 @@
+// Losses that act on a router, each with its gradient.   T tokens of one micro-batch, E experts, K slots a token
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace switchyard {
+
+// Balance loss: E / (K T^2) sum_i count_i sum_t p_ti; 1 at perfect balance (Switch Transformer, eq. 4, divided by K as
+// Megatron does). count_i: slots that chose expert i, before drops. probabilities: [T, E].
+double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_t top_k,
+                    std::span<const std::int64_t> chosen);
+// d loss / d p_ti, the same for every token: gradient [E], times `weight`.
+void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen,
+                           double weight, float* gradient);
+
+// z-loss (ST-MoE, eq. 5): 1/T sum_t log_sum_exp_t^2, and d loss / d log_sum_exp times `weight`.
+double z_loss(const float* log_sum_exp, std::int64_t tokens);
+void z_loss_gradient(const float* log_sum_exp, std::int64_t tokens, double weight, float* gradient);
+
+// Mean over tokens of -sum_i p_i log p_i.
+double mean_entropy(const float* probabilities, std::int64_t tokens, std::int64_t experts);
+
+}  // namespace switchyard

@@ -1,0 +1,47 @@
+// The learned router: fp32 scores, the top_k experts of each token, and the losses that keep it balanced and small.
+//   T tokens of one micro-batch, D width, E experts, K slots a token
+#pragma once
+
+#include <span>
+
+#include "layers/dense/linear.h"
+
+namespace switchyard {
+
+struct RouterSettings {
+  std::int64_t experts = 0;
+  std::int64_t top_k = 0;
+  bool renormalise = true;
+  double aux_loss = 0;  // weight of the balance loss
+  double z_loss = 0;    // weight of the z-loss
+};
+
+class Router {
+ public:
+  struct Saved {
+    Tensor probabilities;  // [T, E]
+    Tensor experts;        // int32 [T, K]
+    Tensor weights;        // [T, K]
+    Tensor log_sum_exp;    // [T]
+  };
+  struct Losses {
+    double aux = 0;      // weighted, as added to the loss
+    double z = 0;        // weighted
+    double entropy = 0;  // mean over tokens of the entropy of the router's distribution, nats
+  };
+  Router(Parameter& weight, const RouterSettings& settings) : linear_(weight), settings_(settings) {}
+
+  const RouterSettings& settings() const { return settings_; }
+  void forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);
+  // chosen: [E], slots an expert was chosen for, before drops.
+  Losses losses(const Saved& saved, std::span<const std::int64_t> chosen) const;
+  // dx += the gradient through the scores, from the gate weights' gradient [T, K] and both losses.
+  void backward(const Tensor& dweights, const Tensor& x, const Saved& saved, std::span<const std::int64_t> chosen,
+                Arena& scratch, Tensor dx);
+
+ private:
+  Linear linear_;
+  RouterSettings settings_;
+};
+
+}  // namespace switchyard
