@@ -1,0 +1,12 @@
+// A group of one rank without MPI: for a program that works alone (generation), and for tests.
+#pragma once
+
+#include <memory>
+
+#include "comm/transport/transport.h"
+
+namespace switchyard {
+
+std::unique_ptr<Transport> make_self_transport();
+
+}  // namespace switchyard
