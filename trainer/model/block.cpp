@@ -1,0 +1,63 @@
+#include "trainer/model/block.h"
+
+#include "layers/ops/activation.h"
+
+namespace switchyard {
+
+std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor,
+                                        const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+  Tensor attended = allocate(arena, x.shape());  // the residual stream after attention
+  Tensor normed = allocate(arena, x.shape());
+  attention_norm_.forward(x, arena, saved.attention_norm, normed);
+  attention_.forward(normed, sequences, rope, arena, scratch, saved.attention, attended);
+  add_in_place(x, attended);
+
+  saved.fed = allocate(arena, x.shape());
+  feed_norm_.forward(attended, arena, saved.feed_norm, saved.fed);
+  std::optional<MoeReport> report;
+  if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
+    report = moe->forward(saved.fed, capacity_factor, arena, scratch, saved.moe, y);
+  } else {
+    std::get<FeedForward>(feed_).forward(saved.fed, RowSegments::single(x.dim(0)), arena, saved.dense, y);
+  }
+  add_in_place(attended, y);
+  return report;
+}
+
+void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy) {
+  const ArenaScope scope(scratch);
+  Tensor dnormed = allocate(scratch, dy.shape());
+  if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
+    moe->backward(dy, scratch, saved.moe, dnormed);
+  } else {
+    std::get<FeedForward>(feed_).backward(dy, saved.fed, RowSegments::single(dy.dim(0)), scratch, saved.dense, dnormed,
+                                          /*add_to_dx=*/false);
+  }
+  feed_norm_.backward(dnormed, saved.feed_norm, dy, /*add_to_dx=*/true);
+
+  attention_.backward(dy, sequences, rope, scratch, saved.attention, dnormed);
+  attention_norm_.backward(dnormed, saved.attention_norm, dy, /*add_to_dx=*/true);
+}
+
+void Block::decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x) {
+  const ArenaScope scope(scratch);
+  Tensor normed = allocate(scratch, x.shape());
+  Tensor y = allocate(scratch, x.shape());
+  NormLayer::Saved norm;
+  attention_norm_.forward(x, scratch, norm, normed);
+  attention_.decode(normed, past, rope, cache, scratch, y);
+  add_in_place(y, x);
+
+  feed_norm_.forward(x, scratch, norm, normed);
+  if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
+    MoeLayer::Saved saved;
+    // Nothing is kept for a backward, so that what the layer would save may come from the scratch as well.
+    moe->forward(normed, /*capacity_factor=*/0, scratch, scratch, saved, y);
+  } else {
+    FeedForward::Saved saved;
+    std::get<FeedForward>(feed_).forward(normed, RowSegments::single(x.dim(0)), scratch, saved, y);
+  }
+  add_in_place(y, x);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,45 @@
+// One transformer layer, pre-norm: x + attention(norm(x)), then that + feed-forward or mixture of its norm.
+//   T rows, D width
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <variant>
+
+#include "layers/attention/attention_layer.h"
+#include "layers/dense/feed_forward.h"
+#include "layers/dense/norm_layer.h"
+#include "layers/moe/moe_layer.h"
+
+namespace switchyard {
+
+class Block {
+ public:
+  struct Saved {
+    NormLayer::Saved attention_norm, feed_norm;
+    AttentionLayer::Saved attention;
+    Tensor fed;  // what the feed-forward saw
+    FeedForward::Saved dense;
+    MoeLayer::Saved moe;
+  };
+  Block(NormLayer attention_norm, AttentionLayer attention, NormLayer feed_norm, std::variant<FeedForward, MoeLayer> feed)
+      : attention_norm_(attention_norm), attention_(std::move(attention)), feed_norm_(feed_norm), feed_(std::move(feed)) {}
+
+  bool is_moe() const { return std::holds_alternative<MoeLayer>(feed_); }
+
+  // x: [T, D] -> y: [T, D]. A report where the layer is a mixture.
+  std::optional<MoeReport> forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope,
+                                   Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  // dy: [T, D] becomes dx, in place.
+  void backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy);
+  // Generation: the next rows of one sequence, after `past`.
+  void decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x);
+
+ private:
+  NormLayer attention_norm_;
+  AttentionLayer attention_;
+  NormLayer feed_norm_;
+  std::variant<FeedForward, MoeLayer> feed_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,226 @@
+#include "trainer/model/model.h"
+
+#include <fmt/core.h>
+
+#include <cstring>
+
+#include "comm/group/environment.h"
+#include "layers/attention/rope.h"
+#include "layers/ops/cross_entropy.h"
+#include "layers/ops/embedding.h"
+#include "trainer/model/catalogue.h"
+
+namespace switchyard {
+namespace {
+
+Activation activation_of(const ModelConfig& model) {
+  if (model.activation == "gelu") return Activation::GELU;
+  if (model.activation == "relu") return Activation::ReLU;
+  return Activation::SwiGLU;
+}
+
+NormLayer make_norm(const ParameterList& parameters, const ModelConfig& model, const std::string& name) {
+  Parameter* bias = model.norm == "layer" ? &parameters.at(name + ".bias") : nullptr;
+  return {parameters.at(name + ".weight"), bias, static_cast<float>(model.norm_eps)};
+}
+
+FeedForward make_dense(const ParameterList& parameters, const ModelConfig& model, const std::string& prefix) {
+  FeedForwardWeights weights;
+  if (has_gate(model)) weights.gate = &parameters.at(prefix + ".gate_proj.weight");
+  weights.up = &parameters.at(prefix + ".up_proj.weight");
+  weights.down = &parameters.at(prefix + ".down_proj.weight");
+  return {std::span(&weights, 1), activation_of(model)};
+}
+
+MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, Exchange& exchange) {
+  const Placement placement(config.moe.experts, exchange.group().size());
+  const Range local = placement.local(exchange.group().rank());
+  std::vector<FeedForwardWeights> experts;
+  for (std::int64_t e = local.begin; e < local.end; ++e) {
+    const std::string expert = fmt::format("{}experts.{}.", layer, e);
+    FeedForwardWeights weights;
+    if (has_gate(config.model)) weights.gate = &parameters.at(expert + "w_gate");
+    weights.up = &parameters.at(expert + "w_up");
+    weights.down = &parameters.at(expert + "w_down");
+    experts.push_back(weights);
+  }
+  const RouterSettings settings{.experts = config.moe.experts,
+                                .top_k = config.moe.top_k,
+                                .renormalise = config.moe.renormalise,
+                                .aux_loss = config.moe.aux_loss,
+                                .z_loss = config.moe.z_loss};
+  std::optional<FeedForward> shared;
+  if (config.moe.shared_experts > 0) shared = make_dense(parameters, config.model, layer + "shared_experts");
+  return {Router(parameters.at(layer + "router.weight"), settings),
+          Experts(local, experts, activation_of(config.model)),
+          std::move(shared),
+          placement,
+          exchange,
+          config.train.numerics};
+}
+
+Block make_block(const ParameterList& parameters, const Config& config, std::int64_t index, Exchange& exchange) {
+  const std::string layer = fmt::format("layers.{}.", index);
+  const std::string attention = layer + "self_attn.";
+  std::variant<FeedForward, MoeLayer> feed =
+      is_moe_layer(config, index)
+          ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, exchange))
+          : std::variant<FeedForward, MoeLayer>(make_dense(parameters, config.model, layer + "mlp"));
+  return {make_norm(parameters, config.model, layer + "input_layernorm"),
+          AttentionLayer(parameters.at(attention + "q_proj.weight"), parameters.at(attention + "k_proj.weight"),
+                         parameters.at(attention + "v_proj.weight"), parameters.at(attention + "o_proj.weight"),
+                         config.model.heads, config.model.kv_heads),
+          make_norm(parameters, config.model, layer + "post_attention_layernorm"), std::move(feed)};
+}
+
+}  // namespace
+
+Model::Model(const Config& config, Device& device, Exchange& exchange)
+    : config_(config),
+      device_(&device),
+      exchange_(&exchange),
+      parameters_(
+          device, config.train.numerics, make_catalogue(config),
+          [&](const ParameterSpec& spec) {
+            if (spec.owner.replicated()) return true;
+            const Placement placement(config.moe.experts, exchange.group().size());
+            return placement.owner(spec.owner.expert) == exchange.group().rank();
+          },
+          config.train.seed),
+      final_norm_(make_norm(parameters_, config.model, "norm")),
+      head_(parameters_.at(config.model.tie_embeddings ? "embed_tokens.weight" : "lm_head.weight")),
+      activations_(device),
+      scratch_(device) {
+  for (std::int64_t l = 0; l < config.model.layers; ++l) {
+    blocks_.push_back(make_block(parameters_, config, l, exchange));
+    if (blocks_.back().is_moe()) moe_layers_.push_back(l);
+  }
+  const std::int64_t micro_batches = config.train.global_batch / config.train.micro_batch;
+  for (const auto& parameter : parameters_.here()) {
+    const ParameterSpec& spec = parameters_.specs()[parameters_.spec_index(*parameter)];
+    parameter->set_partials(micro_batches * spec.partials);
+  }
+  const std::int64_t head_dim = config.model.d_model / config.model.heads;
+  rope_memory_ = Buffer(device, Bytes(config.model.seq_len * head_dim * size_of(DType::F32)));
+  rope_table_ = Tensor(rope_memory_.data(), DType::F32, {config.model.seq_len, head_dim}, device);
+  rope_table(0, config.model.seq_len, config.model.rope_theta, rope_table_);
+}
+
+MicroBatchReport Model::train(const MicroBatch& batch) {
+  const ArenaScope kept(activations_);
+  const ArenaScope scratch(scratch_);
+  const std::int64_t tokens = isize(batch.tokens.size());
+  MicroBatchReport report;
+  std::vector<Block::Saved> saved(blocks_.size());
+
+  set_progress(progress_step(), "forward");
+  Tensor stream = run_layers(batch, config_.moe.capacity_factor, saved, &report.moe);
+  NormLayer::Saved saved_norm;
+  Tensor hidden = allocate(activations_, stream.shape());
+  final_norm_.forward(stream, activations_, saved_norm, hidden);
+
+  Tensor losses = allocate(activations_, {tokens});
+  Tensor dhidden = allocate(activations_, stream.shape());
+  const float scale = tokens == 0 ? 0.0F : 1.0F / static_cast<float>(tokens);
+  cross_entropy_and_backward(hidden, head_.forward(), head_.backward(), copy_to_device(batch.targets), scale, scratch_,
+                             losses, dhidden, head_.gradient());
+
+  set_progress(progress_step(), "backward");
+  Tensor dstream = allocate(activations_, stream.shape());
+  final_norm_.backward(dhidden, saved_norm, dstream, /*add_to_dx=*/false);
+  for (std::size_t l = blocks_.size(); l-- > 0;) {
+    blocks_[l].backward(batch.sequences, rope_table_, scratch_, saved[l], dstream);
+  }
+  embedding_backward(dstream, copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").gradient());
+
+  for (std::int64_t t = 0; t < tokens; ++t) report.loss += static_cast<double>(losses.f32()[t]);
+  if (tokens > 0) report.loss /= static_cast<double>(tokens);
+  for (const MoeReport& moe : report.moe) {
+    report.aux_loss += moe.losses.aux;
+    report.z_loss += moe.losses.z;
+  }
+  return report;
+}
+
+void Model::evaluate(const MicroBatch& batch, std::span<float> losses) {
+  const ArenaScope kept(activations_);
+  const ArenaScope scratch(scratch_);
+  std::vector<Block::Saved> saved(blocks_.size());
+  Tensor stream = run_layers(batch, /*capacity_factor=*/0, saved, nullptr);
+  NormLayer::Saved saved_norm;
+  Tensor hidden = allocate(activations_, stream.shape());
+  final_norm_.forward(stream, activations_, saved_norm, hidden);
+  Tensor nll = allocate(activations_, {isize(losses.size())});
+  cross_entropy(hidden, head_.forward(), copy_to_device(batch.targets), scratch_, nll);
+  device_->copy_to_host(losses.data(), nll.raw(), Bytes(isize(losses.size_bytes())), device_->stream());
+}
+
+void Model::logits(const MicroBatch& batch, std::span<float> logits) {
+  const ArenaScope kept(activations_);
+  const ArenaScope scratch(scratch_);
+  std::vector<Block::Saved> saved(blocks_.size());
+  Tensor stream = run_layers(batch, config_.moe.capacity_factor, saved, nullptr);
+  NormLayer::Saved saved_norm;
+  Tensor hidden = allocate(activations_, stream.shape());
+  final_norm_.forward(stream, activations_, saved_norm, hidden);
+  Tensor out = allocate(activations_, {stream.dim(0), config_.model.vocab});
+  gemm(hidden, head_.forward(), out);
+  device_->copy_to_host(logits.data(), out.raw(), Bytes(isize(logits.size_bytes())), device_->stream());
+}
+
+Tensor Model::run_layers(const MicroBatch& batch, double capacity_factor, std::vector<Block::Saved>& saved,
+                         std::vector<MoeReport>* reports) {
+  const std::int64_t tokens = isize(batch.tokens.size());
+  require(tokens == batch.sequences * config_.model.seq_len, "a micro-batch of {} sequences has {} tokens, wanted {}",
+          batch.sequences, tokens, batch.sequences * config_.model.seq_len);
+  Tensor stream = allocate(activations_, {tokens, config_.model.d_model});
+  embedding(copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").value(), stream);
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    Tensor next = allocate(activations_, stream.shape());
+    std::optional<MoeReport> report = blocks_[l].forward(stream, batch.sequences, capacity_factor, rope_table_,
+                                                         activations_, scratch_, saved[l], next);
+    if (report && reports != nullptr) reports->push_back(std::move(*report));
+    stream = next;
+  }
+  return stream;
+}
+
+Tensor Model::copy_to_device(std::span<const std::int32_t> values) {
+  Tensor tensor = allocate(activations_, {isize(values.size())}, DType::I32);
+  device_->copy_from_host(tensor.raw(), values.data(), Bytes(isize(values.size_bytes())), device_->stream());
+  return tensor;
+}
+
+void Model::decode(std::span<const std::int32_t> tokens, std::int64_t past, std::span<float> logits) {
+  require(exchange_->group().size() == 1, "generation runs on one rank; this group has {}", exchange_->group().size());
+  const ModelConfig& model = config_.model;
+  const std::int64_t count = isize(tokens.size());
+  require(past + count <= model.seq_len, "{} tokens after {} are beyond the model's {} positions", count, past,
+          model.seq_len);
+  if (caches_.empty()) {
+    const std::int64_t width = model.kv_heads * (model.d_model / model.heads);
+    const std::int64_t cache_size = model.seq_len * width;
+    cache_memory_ = Buffer(*device_, Bytes(2 * model.layers * cache_size * size_of(DType::F32)));
+    auto* memory = static_cast<float*>(cache_memory_.data());
+    for (std::int64_t l = 0; l < model.layers; ++l) {
+      const Shape shape{model.seq_len, width};
+      caches_.push_back({Tensor(memory + 2 * l * cache_size, DType::F32, shape, *device_),
+                         Tensor(memory + (2 * l + 1) * cache_size, DType::F32, shape, *device_)});
+    }
+  }
+  const ArenaScope kept(activations_);
+  const ArenaScope scratch(scratch_);
+  Tensor stream = allocate(activations_, {count, model.d_model});
+  embedding(copy_to_device(tokens), parameters_.at("embed_tokens.weight").value(), stream);
+  const Tensor rope_rows = rope_table_.slice(past, count);
+  for (std::size_t l = 0; l < blocks_.size(); ++l) blocks_[l].decode(past, rope_rows, caches_[l], scratch_, stream);
+  const Tensor last = stream.slice(count - 1, 1);
+  NormLayer::Saved saved_norm;
+  Tensor hidden = allocate(activations_, last.shape());
+  final_norm_.forward(last, activations_, saved_norm, hidden);
+  Tensor out = allocate(activations_, {1, model.vocab});
+  gemm(hidden, head_.forward(), out);
+  device_->copy_to_host(logits.data(), out.raw(), Bytes(isize(logits.size_bytes())), device_->stream());
+}
+
+}  // namespace switchyard

@@ -1,0 +1,78 @@
+// The language model: embedding, layers, norm, logits, loss; forward and backward of one micro-batch at a time.
+//   B sequences, S positions, T = B S tokens, D width, V vocabulary
+//
+// All calls but the constructor are collective over the exchange's group: a rank without a micro-batch passes one of no
+// sequences (law 5).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "comm/exchange/exchange.h"
+#include "layers/tensor/parameter_list.h"
+#include "trainer/config/config.h"
+#include "trainer/model/block.h"
+
+namespace switchyard {
+
+struct MicroBatch {
+  std::int64_t sequences = 0;
+  std::span<const std::int32_t> tokens;   // [B * S]
+  std::span<const std::int32_t> targets;  // [B * S], the next tokens
+};
+
+struct MicroBatchReport {
+  double loss = 0;               // mean cross-entropy, nats a token
+  double aux_loss = 0;           // weighted, summed over layers
+  double z_loss = 0;
+  std::vector<MoeReport> moe;    // by mixture layer
+};
+
+class Model {
+ public:
+  // The experts of this rank of the exchange's group, and all replicated parameters, initialised from the seed.
+  Model(const Config& config, Device& device, Exchange& exchange);
+
+  ParameterList& parameters() { return parameters_; }
+  // Layer numbers of the mixtures, in order: what MicroBatchReport::moe is indexed by.
+  const std::vector<std::int64_t>& moe_layers() const { return moe_layers_; }
+
+  // Adds this micro-batch's gradient of loss + aux_loss + z_loss to the parameters' gradients.
+  MicroBatchReport train(const MicroBatch& batch);
+  // losses: [T], nats. Dropless, whatever the config's capacity factor.
+  void evaluate(const MicroBatch& batch, std::span<float> losses);
+  // logits: [T, V] of a whole batch, as training computes them (for comparison with other programs).
+  void logits(const MicroBatch& batch, std::span<float> logits);
+
+  // Generation with cached keys and values: feeds the next tokens of one sequence and gives the logits [V] after the last.
+  // past: tokens fed before. The group must be this one rank.
+  void decode(std::span<const std::int32_t> tokens, std::int64_t past, std::span<float> logits);
+
+  Bytes activation_peak() const { return Bytes(activations_.peak().value() + scratch_.peak().value()); }
+
+ private:
+  // Residual stream after the last layer, [T, D]; reports where wanted.
+  Tensor run_layers(const MicroBatch& batch, double capacity_factor, std::vector<Block::Saved>& saved,
+                    std::vector<MoeReport>* reports);
+  Tensor copy_to_device(std::span<const std::int32_t> values);
+
+  Config config_;
+  Device* device_;
+  Exchange* exchange_;
+  ParameterList parameters_;
+  std::vector<Block> blocks_;
+  std::vector<std::int64_t> moe_layers_;
+  NormLayer final_norm_;
+  PackedWeight head_;
+  Arena activations_;
+  Arena scratch_;
+  Buffer rope_memory_;
+  Tensor rope_table_;  // [S, C]
+  Buffer cache_memory_;
+  std::vector<KeyValueCache> caches_;
+};
+
+}  // namespace switchyard
