@@ -1,0 +1,88 @@
+// switchyard eval: loss and bits per byte of a checkpoint on held-out text.
+#include "launch/eval.h"
+
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <nlohmann/json.hpp>
+
+#include "comm/base/log.h"
+#include "comm/group/agree.h"
+#include "comm/group/environment.h"
+#include "trainer/loop/evaluation.h"
+#include "trainer/loop/restore.h"
+
+namespace switchyard {
+namespace {
+
+struct Arguments {
+  std::string checkpoint;
+  std::string data;
+  std::int64_t sequences = 0;
+  bool json = false;
+};
+
+int run_eval(const Arguments& arguments) {
+  const Environment environment;
+  const Group& world = environment.world();
+  set_log_rank(world.rank().value(), world.size());
+  std::optional<CheckpointInfo> checkpoint;
+  std::optional<Config> config;
+  std::optional<ValidSplit> split;
+  collectively(world, "opening the checkpoint and its data", [&] {
+    checkpoint = locate_checkpoint(arguments.checkpoint);
+    config = config_of(*checkpoint, {}, world.size());
+    split.emplace(arguments.data.empty() ? config->data.valid : arguments.data, config->model.seq_len);
+    if (split->vocab() > config->model.vocab) {
+      fail(ErrorKind::Usage, "the data has {} token ids, the checkpoint's model {}: they do not belong together",
+           split->vocab(), config->model.vocab);
+    }
+  });
+  // Another number of ranks than in training is fine; the expert group follows it.
+  config->parallel.expert = 0;
+  Layout layout(world, *config);
+  Engine engine(*config, layout, open_device(config->device));
+  load_state(engine, world, *checkpoint, LoadWhat::Weights);
+  const Evaluation result = evaluate(engine, *split, arguments.sequences);
+  if (!world.is_root()) return 0;
+  if (arguments.json) {
+    nlohmann::json object = {{"checkpoint", checkpoint->path.string()},
+                             {"step", checkpoint->state.step},
+                             {"valid_loss", result.loss},
+                             {"perplexity", std::exp(result.loss)},
+                             {"sequences", result.sequences},
+                             {"tokens", result.tokens}};
+    if (result.bits_per_byte) object["valid_bits_per_byte"] = *result.bits_per_byte;
+    fmt::print("{}\n", object.dump());
+    return 0;
+  }
+  fmt::print("step {}: loss {:.4f} nats a token, perplexity {:.2f}", checkpoint->state.step, result.loss,
+             std::exp(result.loss));
+  if (result.bits_per_byte) fmt::print(", {:.4f} bits per byte", *result.bits_per_byte);
+  fmt::print(" ({} sequences, {} tokens)\n", result.sequences, result.tokens);
+  return 0;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& parent, Run& run) {
+  auto* command = parent.add_subcommand("eval", "Loss and bits per byte of a checkpoint on held-out text");
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("--checkpoint", arguments->checkpoint, "A run's folder, or a step folder in it")
+      ->required()
+      ->type_name("DIR");
+  command->add_option("--data", arguments->data, "Another prepared folder or token shard than the run's held-out split")
+      ->type_name("PATH");
+  command->add_option("--sequences", arguments->sequences, "Only the first N sequences (0: all)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print one JSON object");
+  command->callback([&run, arguments] { run = [arguments] { return run_eval(*arguments); }; });
+}
+
+}  // namespace switchyard

@@ -1,0 +1,9 @@
+#pragma once
+
+#include "launch/commands.h"
+
+namespace switchyard {
+
+void add_eval(CLI::App& parent, Run& run);
+
+}  // namespace switchyard

@@ -1,0 +1,114 @@
+// switchyard generate: a trained model writes on.
+#include "launch/generate.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <nlohmann/json.hpp>
+
+#include "comm/exchange/exchange.h"
+#include "comm/group/environment.h"
+#include "comm/transport/self.h"
+#include "trainer/loop/generate.h"
+#include "trainer/loop/layout.h"
+#include "trainer/loop/restore.h"
+
+namespace switchyard {
+namespace {
+
+struct Arguments {
+  std::string checkpoint;
+  std::string prompt;
+  std::string tokenizer;
+  GenerateOptions options;
+  bool json = false;
+};
+
+int run_generate(const Arguments& arguments) {
+  if (launched_as().rank != 0) return 0;  // one process writes; it needs no MPI
+  const CheckpointInfo checkpoint = locate_checkpoint(arguments.checkpoint);
+  Config config = config_of(checkpoint, {}, 1);
+  config.parallel.expert = 1;
+  const auto tokenizer =
+      open_tokenizer(arguments.tokenizer.empty() ? tokenizer_of(checkpoint, config) : arguments.tokenizer);
+  if (tokenizer->vocab() > config.model.vocab) {
+    fail(ErrorKind::Usage, "the tokenizer has {} tokens, the checkpoint's model {}: they do not belong together",
+         tokenizer->vocab(), config.model.vocab);
+  }
+
+  const Group alone(make_self_transport());
+  Layout layout(alone, config);
+  Model model(config, open_device(config.device), layout.exchange());
+  std::vector<StateTensor> weights;
+  for (const auto& parameter : model.parameters().here()) {
+    weights.push_back({.name = parameter->name(),
+                       .kind = StateKind::Weight,
+                       .owner = parameter->owner(),
+                       .shape = parameter->shape(),
+                       .data = parameter->value().f32()});
+  }
+  load_tensors(checkpoint.path, weights);
+  for (const auto& parameter : model.parameters().here()) parameter->touch();
+
+  std::vector<std::int32_t> tokens;
+  std::string written;
+  const bool streams = !arguments.json;
+  if (streams) {
+    std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);
+    std::fflush(stdout);
+  }
+  generate(model, config.model, *tokenizer, arguments.prompt, arguments.options, [&](std::int32_t token) {
+    tokens.push_back(token);
+    // A character may take several tokens: print what has become whole.
+    const std::string text = tokenizer->decode(tokens);
+    if (streams && text.size() > written.size() && text.starts_with(written)) {
+      std::fwrite(text.data() + written.size(), 1, text.size() - written.size(), stdout);
+      std::fflush(stdout);
+    }
+    written = text;
+  });
+  if (streams) {
+    std::fputc('\n', stdout);
+  } else {
+    const nlohmann::json object = {{"checkpoint", checkpoint.path.string()},
+                                   {"step", checkpoint.state.step},
+                                   {"prompt", arguments.prompt},
+                                   {"text", written},
+                                   {"tokens", tokens}};
+    fmt::print("{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_generate(CLI::App& parent, Run& run) {
+  auto* command = parent.add_subcommand("generate", "Let a trained model go on from a prompt");
+  auto arguments = std::make_shared<Arguments>();
+  GenerateOptions& options = arguments->options;
+  command->add_option("--checkpoint", arguments->checkpoint, "A run's folder, or a step folder in it")
+      ->required()
+      ->type_name("DIR");
+  command->add_option("--prompt", arguments->prompt, "The text to go on from")->type_name("TEXT");
+  command->add_option("--tokens", options.tokens, "How many tokens at most")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--temperature", options.sampler.temperature, "0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-k", options.sampler.top_k, "Draw from the K likeliest tokens (0: all)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-p", options.sampler.top_p, "Draw from the likeliest tokens that together have this share")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "The same seed gives the same text")->capture_default_str();
+  command->add_option("--tokenizer", arguments->tokenizer, "Another tokenizer than the run's")->type_name("PATH");
+  command->add_flag("--json", arguments->json, "Print one JSON object");
+  command->callback([&run, arguments] { run = [arguments] { return run_generate(*arguments); }; });
+}
+
+}  // namespace switchyard

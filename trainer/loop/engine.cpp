@@ -1,0 +1,277 @@
+#include "trainer/loop/engine.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "comm/group/environment.h"
+#include "comm/reduce/gradients.h"
+#include "trainer/optim/schedule.h"
+
+namespace switchyard {
+namespace {
+
+double largest_over_mean(const std::vector<std::int64_t>& loads) {
+  std::int64_t largest = 0;
+  std::int64_t sum = 0;
+  for (const std::int64_t load : loads) {
+    largest = std::max(largest, load);
+    sum += load;
+  }
+  return sum == 0 ? 0.0 : static_cast<double>(largest) * static_cast<double>(loads.size()) / static_cast<double>(sum);
+}
+
+// What the ranks learn of each other's micro-batches: numbers that have one non-zero contributor each, placed by
+// micro-batch, so that their sum over ranks is exact and what is computed from them does not depend on who ran what.
+class StepTable {
+ public:
+  StepTable(std::int64_t micro_batches, std::int64_t layers, std::int64_t experts)
+      : layers_(layers), experts_(experts), columns_(3 + 2 * layers),
+        values_(usize(micro_batches * columns_), 0.0), counts_(usize(layers * (experts + 2)), 0) {}
+
+  void put(std::int64_t micro_batch, const MicroBatchReport& report) {
+    double* row = &values_[usize(micro_batch * columns_)];
+    row[0] = report.loss;
+    row[1] = report.aux_loss;
+    row[2] = report.z_loss;
+    for (std::int64_t l = 0; l < layers_; ++l) {
+      const MoeReport& moe = report.moe[usize(l)];
+      row[3 + 2 * l] = moe.losses.entropy;
+      row[4 + 2 * l] = largest_over_mean(moe.chosen) - 1;
+      std::int64_t* counts = &counts_[usize(l * (experts_ + 2))];
+      for (std::int64_t e = 0; e < experts_; ++e) counts[e] += moe.chosen[usize(e)];
+      counts[experts_] += moe.kept;
+      counts[experts_ + 1] += moe.dropped;
+    }
+  }
+
+  void sum_over(const Group& world) {
+    world.sum(std::span<double>(values_));
+    world.sum(std::span<std::int64_t>(counts_));
+  }
+
+  double mean(std::int64_t column) const {
+    double sum = 0;
+    for (std::size_t at = usize(column); at < values_.size(); at += usize(columns_)) sum += values_[at];
+    return sum / static_cast<double>(values_.size() / usize(columns_));
+  }
+
+  LayerLoad layer(std::int64_t l, std::int64_t number) const {
+    const std::int64_t* counts = &counts_[usize(l * (experts_ + 2))];
+    return {.layer = number,
+            .chosen = {counts, counts + experts_},
+            .kept = counts[experts_],
+            .dropped = counts[experts_ + 1],
+            .entropy = mean(3 + 2 * l),
+            .max_violation = mean(4 + 2 * l)};
+  }
+
+ private:
+  std::int64_t layers_, experts_, columns_;
+  std::vector<double> values_;        // [micro-batches, columns]
+  std::vector<std::int64_t> counts_;  // [layers, experts + 2]
+};
+
+}  // namespace
+
+double LayerLoad::load_max_over_mean() const { return largest_over_mean(chosen); }
+std::int64_t LayerLoad::dead_experts() const { return std::count(chosen.begin(), chosen.end(), 0); }
+double LayerLoad::drop_rate() const {
+  return kept + dropped == 0 ? 0.0 : static_cast<double>(dropped) / static_cast<double>(kept + dropped);
+}
+
+Engine::Engine(const Config& config, Layout& layout, Device& device)
+    : config_(config),
+      layout_(layout),
+      model_(config, device, layout.exchange()),
+      optimizer_(model_.parameters(), device) {
+  const std::int64_t tokens = config.train.micro_batch * config.model.seq_len;
+  tokens_.resize(usize(tokens));
+  targets_.resize(usize(tokens));
+  sequence_.resize(usize(config.model.seq_len + 1));
+}
+
+void Engine::read_micro_batch(std::int64_t first, const Loader& loader, bool in_order, std::int64_t sequences) {
+  const std::int64_t length = config_.model.seq_len;
+  for (std::int64_t i = 0; i < sequences; ++i) {
+    if (in_order) {
+      loader.read_in_order(first + i, sequence_);
+    } else {
+      loader.read(first + i, sequence_);
+    }
+    std::copy_n(sequence_.begin(), length, tokens_.begin() + i * length);
+    std::copy_n(sequence_.begin() + 1, length, targets_.begin() + i * length);
+  }
+}
+
+StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const Loader& loader) {
+  const TrainConfig& train = config_.train;
+  const Group& world = layout_.world();
+  const std::int64_t micro_batches = train.global_batch / train.micro_batch;
+  StepTable table(micro_batches, isize(model_.moe_layers().size()), config_.moe.experts);
+
+  // Micro-batch m belongs to rank m mod ranks. All ranks go through the same number of rounds; in the last one some may
+  // have nothing, and lend their experts to the others.
+  for (std::int64_t round = 0; round * world.size() < micro_batches; ++round) {
+    const std::int64_t mine = round * world.size() + world.rank().value();
+    const bool has_one = mine < micro_batches;
+    const std::int64_t sequences = has_one ? train.micro_batch : 0;
+    set_progress(step, "data");
+    read_micro_batch(first_sample + mine * train.micro_batch, loader, /*in_order=*/false, sequences);
+    const std::size_t tokens = usize(sequences * config_.model.seq_len);
+    const MicroBatchReport report = model_.train({.sequences = sequences,
+                                                  .tokens = std::span(tokens_).first(tokens),
+                                                  .targets = std::span(targets_).first(tokens)});
+    if (has_one) table.put(mine, report);
+  }
+
+  set_progress(step, "gradient sums");
+  table.sum_over(world);
+  sum_gradients_over_ranks();
+
+  set_progress(step, "update");
+  const auto& specs = model_.parameters().specs();
+  const double mean = 1.0 / static_cast<double>(micro_batches);
+  std::vector<double> squares(specs.size(), 0.0);
+  const std::vector<double> local = optimizer_.gradient_squares(mean);
+  for (std::size_t i = 0; i < local.size(); ++i) {
+    const Parameter& parameter = *model_.parameters().here()[i];
+    const Owner owner = parameter.owner();
+    const Rank speaker = owner.replicated() ? Rank(0) : layout_.writer_of(owner.expert);
+    if (speaker == world.rank()) squares[model_.parameters().spec_index(parameter)] = local[i];
+  }
+  world.sum(std::span<double>(squares));
+  double sum = 0;
+  for (const double square : squares) sum += square;
+
+  StepReport report;
+  report.loss = table.mean(0);
+  report.aux_loss = table.mean(1);
+  report.z_loss = table.mean(2);
+  report.tokens = train.global_batch * config_.model.seq_len;
+  for (std::size_t l = 0; l < model_.moe_layers().size(); ++l) {
+    report.layers.push_back(table.layer(isize(l), model_.moe_layers()[l]));
+    const std::int64_t slots = report.layers.back().kept + report.layers.back().dropped;
+    require(slots == report.tokens * config_.moe.top_k, "layer {}: {} slots kept or dropped, but {} tokens have {} each",
+            report.layers.back().layer, slots, report.tokens, config_.moe.top_k);
+  }
+  report.lr = learning_rate(train, step);
+  report.grad_norm = std::sqrt(sum);
+  const bool overflow = world.any(optimizer_.take_non_finite());
+  report.applied = !overflow && std::isfinite(report.grad_norm) && std::isfinite(report.loss);
+  if (report.applied) {
+    const double clip =
+        train.grad_clip > 0 && report.grad_norm > train.grad_clip ? train.grad_clip / report.grad_norm : 1.0;
+    optimizer_.update(train, report.lr, mean * clip, updates + 1);
+  }
+  optimizer_.zero_gradients();
+  return report;
+}
+
+void Engine::sum_gradients_over_ranks() {
+  // Replicated parameters over all ranks, each class of experts over the ranks that hold it: in the same order everywhere.
+  std::vector<const GradientSum*> replicated;
+  for (const auto& parameter : model_.parameters().here()) {
+    if (parameter->owner().replicated()) replicated.push_back(&parameter->gradient());
+  }
+  const auto sum = [](const Group& group, const std::vector<const GradientSum*>& gradients) {
+    std::vector<std::span<std::int64_t>> exact;
+    std::vector<std::span<float>> plain;
+    for (const GradientSum* gradient : gradients) {
+      if (gradient->exact != nullptr) {
+        exact.emplace_back(gradient->exact, usize(gradient->size));
+      } else {
+        plain.emplace_back(gradient->plain, usize(gradient->size));
+      }
+    }
+    sum_gradients(group, exact);
+    sum_gradients(group, plain);
+  };
+  sum(layout_.world(), replicated);
+  for (const ReplicaGroup& replica : layout_.replicas()) {
+    if (replica.group == nullptr) continue;
+    std::vector<const GradientSum*> gradients;
+    for (const auto& parameter : model_.parameters().here()) {
+      const Owner owner = parameter->owner();
+      if (!owner.replicated() && owner.expert >= replica.experts.first_expert &&
+          owner.expert < replica.experts.end_expert) {
+        gradients.push_back(&parameter->gradient());
+      }
+    }
+    sum(*replica.group, gradients);
+  }
+}
+
+double Engine::evaluate(const Loader& loader, std::int64_t sequences) {
+  const Group& world = layout_.world();
+  const std::int64_t batch = config_.train.micro_batch;
+  const std::int64_t length = config_.model.seq_len;
+  std::vector<double> sums(usize(sequences), 0.0);  // by sequence, one contributor each
+  std::vector<float> losses(usize(batch * length));
+  for (std::int64_t first = 0; first < sequences; first += batch * world.size()) {
+    const std::int64_t begin = first + world.rank().value() * batch;
+    const std::int64_t count = std::clamp<std::int64_t>(sequences - begin, 0, batch);
+    read_micro_batch(begin, loader, /*in_order=*/true, count);
+    const std::size_t tokens = usize(count * length);
+    model_.evaluate({.sequences = count,
+                     .tokens = std::span(tokens_).first(tokens),
+                     .targets = std::span(targets_).first(tokens)},
+                    std::span(losses).first(tokens));
+    for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t t = 0; t < length; ++t) sums[usize(begin + i)] += static_cast<double>(losses[usize(i * length + t)]);
+    }
+  }
+  world.sum(std::span<double>(sums));
+  double sum = 0;
+  for (const double sequence : sums) sum += sequence;
+  return sum / static_cast<double>(sequences * length);
+}
+
+std::uint64_t Engine::digest() {
+  // Every holder of a parameter hashes its copy: copies that have drifted apart are told here, not trained on.
+  const auto& specs = model_.parameters().specs();
+  std::vector<std::uint64_t> largest(specs.size(), 0);
+  std::vector<std::uint64_t> smallest(specs.size(), ~std::uint64_t{0});
+  const auto& here = model_.parameters().here();
+#pragma omp parallel for schedule(dynamic)
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    const std::size_t at = model_.parameters().spec_index(*here[i]);
+    largest[at] = smallest[at] = XXH3_64bits(here[i]->value().raw(), usize(here[i]->size()) * sizeof(float));
+  }
+  Transport& transport = layout_.world().transport();
+  transport.all_reduce(largest.data(), isize(largest.size()), DType::U64, ReduceOp::Max);
+  transport.all_reduce(smallest.data(), isize(smallest.size()), DType::U64, ReduceOp::Min);
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    require(largest[i] == smallest[i], "the ranks' copies of {} are not the same any more (digests {:016x} and {:016x})",
+            specs[i].name, smallest[i], largest[i]);
+  }
+  return XXH3_64bits(largest.data(), largest.size() * sizeof(std::uint64_t));
+}
+
+std::vector<StateTensor> Engine::state() {
+  std::vector<StateTensor> tensors;
+  const auto& here = model_.parameters().here();
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    const Owner owner = here[i]->owner();
+    const Rank writer = owner.replicated() ? Rank(0) : layout_.writer_of(owner.expert);
+    const auto add = [&](StateKind kind, float* data) {
+      tensors.push_back({.name = here[i]->name(),
+                         .kind = kind,
+                         .owner = owner,
+                         .shape = here[i]->shape(),
+                         .data = data,
+                         .write = writer == layout_.world().rank()});
+    };
+    add(StateKind::Weight, here[i]->value().f32());
+    add(StateKind::Moment1, optimizer_.first_moment(i));
+    add(StateKind::Moment2, optimizer_.second_moment(i));
+  }
+  return tensors;
+}
+
+void Engine::touch() {
+  for (const auto& parameter : model_.parameters().here()) parameter->touch();
+}
+
+}  // namespace switchyard

@@ -1,0 +1,67 @@
+// One training step over all ranks: micro-batches, exact gradient sums, clipping, update.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/loader/loader.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/loop/layout.h"
+#include "trainer/model/model.h"
+#include "trainer/optim/optimizer.h"
+
+namespace switchyard {
+
+// Of one mixture layer, over the whole global batch.
+struct LayerLoad {
+  std::int64_t layer = 0;
+  std::vector<std::int64_t> chosen;  // [E] slots before drops
+  std::int64_t kept = 0;
+  std::int64_t dropped = 0;
+  double entropy = 0;                // of the router's distribution, mean over tokens, nats
+  double max_violation = 0;          // mean over micro-batches of (largest load / mean load - 1)
+  double load_max_over_mean() const;
+  std::int64_t dead_experts() const;
+  double drop_rate() const;
+};
+
+// Alike on all ranks, and the same bits whatever the layout (times aside).
+struct StepReport {
+  double loss = 0, aux_loss = 0, z_loss = 0;  // means over micro-batches
+  double lr = 0;
+  double grad_norm = 0;
+  bool applied = true;  // false: NaN, Inf or overflow somewhere, nothing was changed
+  std::int64_t tokens = 0;
+  std::vector<LayerLoad> layers;
+};
+
+class Engine {
+ public:
+  Engine(const Config& config, Layout& layout, Device& device);
+
+  Model& model() { return model_; }
+  const Config& config() const { return config_; }
+
+  // Collective. step: from 0; updates: how many have been applied before.
+  StepReport step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const Loader& loader);
+  // Mean negative log-likelihood, nats a token, over the first `sequences` sequences of a split. Collective.
+  double evaluate(const Loader& loader, std::int64_t sequences);
+  // 64-bit digest of all parameters, in name order. Collective; throws where copies of a parameter differ between ranks.
+  std::uint64_t digest();
+  // The state that this rank has, and whether it is the one to write it.
+  std::vector<StateTensor> state();
+  // Values were loaded: what was derived from them is made anew.
+  void touch();
+
+ private:
+  void read_micro_batch(std::int64_t first_sample, const Loader& loader, bool in_order, std::int64_t sequences);
+  void sum_gradients_over_ranks();
+
+  Config config_;
+  Layout& layout_;
+  Model model_;
+  Optimizer optimizer_;
+  std::vector<std::int32_t> tokens_, targets_, sequence_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,23 @@
+#include "trainer/loop/layout.h"
+
+namespace switchyard {
+
+Layout::Layout(const Group& world, const Config& config)
+    : world_(world),
+      experts_(config.moe.experts),
+      nodes_(find_nodes(world, static_cast<int>(config.parallel.ranks_per_node))),
+      grid_(make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts))),
+      expert_group_(world.split(grid_.group_of(world.rank()), world.rank().value())),
+      replicas_(make_replica_groups(world, grid_, static_cast<int>(config.moe.experts))) {
+  std::vector<Node> node_of;
+  const Rank first = grid_.first_rank(grid_.group_of(world.rank()));
+  for (int i = 0; i < expert_group_->size(); ++i) node_of.push_back(nodes_.node_of[usize(first.value() + i)]);
+  exchange_ = make_flat_exchange(*expert_group_, std::move(node_of));
+}
+
+Rank Layout::writer_of(std::int64_t expert) const {
+  const int group = static_cast<int>(expert % grid_.groups());
+  return Rank(grid_.first_rank(group).value() + balanced_owner(experts_, grid_.group_size(group), expert));
+}
+
+}  // namespace switchyard
