@@ -100,7 +100,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   static std::string with_spaces(std::string piece) {
     for (std::size_t at = 0; (at = piece.find(kSpaceSign, at)) != std::string::npos; ++at) {
-      piece.replace(at, kSpaceSign.size(), " ");
+      piece.replace(at, kSpaceSign.size(), 1, ' ');
     }
     return piece;
   }

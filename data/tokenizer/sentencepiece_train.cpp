@@ -97,16 +97,20 @@ class Sentences final : public sentencepiece::SentenceIterator {
 
 }  // namespace
 
-std::string train_sentencepiece(std::vector<std::string> sample, std::int64_t vocab) {
+void check_sentencepiece_vocab(std::int64_t vocab) {
   if (vocab < kSmallestPieceVocab || vocab > kLargestPieceVocab) {
     fail(ErrorKind::Usage, "a sentencepiece vocabulary of {}; it has {} to {} pieces", vocab, kSmallestPieceVocab,
          kLargestPieceVocab);
   }
+}
+
+std::string train_sentencepiece(std::vector<std::string> sample, std::int64_t vocab) {
+  check_sentencepiece_vocab(vocab);
   // Half of what the bytes leave goes to single letters at most; rarer ones are spelt in bytes.
   std::vector<std::string> letters = by_frequency(sample);
   std::erase_if(letters, reserved);
   letters.resize(std::min(letters.size(), static_cast<std::size_t>(vocab - 258) / 2));
-  if (letters.empty()) fail(ErrorKind::Usage, "no text to train a tokenizer on");
+  if (letters.empty()) fail(ErrorKind::Data, "no text to train a tokenizer on");
   Sentences sentences(std::move(sample), letters);
 
   // No thread count and no random sampling enters: bpe is trained by one thread on all sentences given.
