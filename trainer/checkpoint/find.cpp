@@ -1,0 +1,102 @@
+#include "trainer/checkpoint/find.h"
+
+#include "trainer/checkpoint/names.h"
+#include "trainer/checkpoint/shard_reader.h"
+#include "trainer/checkpoint/verify.h"
+
+#include <algorithm>
+#include <system_error>
+
+namespace switchyard {
+namespace checkpoint {
+
+std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints) {
+  std::vector<Candidate> found;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(checkpoints, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const auto step = step_of_folder_name(entry->path().filename().string());
+    std::error_code status;
+    if (step && entry->symlink_status(status).type() == std::filesystem::file_type::directory) {
+      found.push_back({*step, entry->path()});
+    }
+  }
+  std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) { return a.step > b.step; });
+  return found;
+}
+
+Manifest read_complete(const Candidate& candidate) {
+  Manifest manifest = read_manifest(candidate.path);
+  if (manifest.state.step != candidate.step) {
+    fail(ErrorKind::Data, "{}: its manifest is that of step {}", candidate.path.string(), manifest.state.step);
+  }
+  for (const FileRecord& file : manifest.files) {
+    const std::string fault = fault_of_size(candidate.path, file);
+    if (!fault.empty()) throw Error(ErrorKind::Data, fault);
+  }
+  return manifest;
+}
+
+bool looks_complete(const Candidate& candidate) try {
+  read_complete(candidate);
+  return true;
+} catch (const Error&) {
+  return false;
+}
+
+CheckpointInfo info_of(const std::filesystem::path& step_folder, const Manifest& manifest) {
+  CheckpointInfo info{step_folder, manifest.state, manifest.ranks};
+  for (const FileRecord& file : manifest.files) info.bytes += file.bytes;
+  return info;
+}
+
+}  // namespace checkpoint
+
+CheckpointInfo read_checkpoint_info(const std::filesystem::path& step_folder) {
+  return checkpoint::info_of(step_folder, checkpoint::read_manifest(step_folder));
+}
+
+std::optional<CheckpointInfo> find_newest_checkpoint(const std::filesystem::path& checkpoints,
+                                                     std::vector<std::string>* skipped) {
+  for (const checkpoint::Candidate& candidate : checkpoint::step_folders(checkpoints)) {
+    try {
+      return checkpoint::info_of(candidate.path, checkpoint::read_complete(candidate));
+    } catch (const Error& error) {
+      if (skipped != nullptr) skipped->emplace_back(error.what());
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<CheckpointInfo> find_newest_sound_checkpoint(const Group& world, const std::filesystem::path& checkpoints,
+                                                           std::vector<std::string>* skipped) {
+  // Rank 0's list is everyone's: the ranks must not disagree about what to look at.
+  std::string steps;
+  if (world.is_root()) {
+    for (const auto& candidate : checkpoint::step_folders(checkpoints)) steps += fmt::format("{}\n", candidate.step);
+  }
+  steps = world.broadcast(steps, Rank(0));
+  while (!steps.empty()) {
+    const std::string line = steps.substr(0, steps.find('\n'));
+    steps.erase(0, line.size() + 1);
+    const std::int64_t step = std::stoll(line);
+    const checkpoint::Candidate candidate{step, checkpoints / checkpoint::step_folder_name(step)};
+    std::optional<CheckpointInfo> info;
+    std::string fault;
+    try {
+      const checkpoint::Manifest manifest = checkpoint::read_complete(candidate);
+      info = checkpoint::info_of(candidate.path, manifest);
+      const auto faults = checkpoint::verify_files(candidate.path, manifest, world.rank().value(), world.size());
+      if (!faults.empty()) fault = faults.front().text;
+    } catch (const Error& error) {
+      fault = error.what();
+    }
+    const std::vector<std::string> all = world.gather(fault);
+    const auto first = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
+    if (first == all.end()) return info;
+    if (skipped != nullptr) skipped->push_back(*first);
+  }
+  return std::nullopt;
+}
+
+}  // namespace switchyard

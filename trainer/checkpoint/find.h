@@ -1,0 +1,27 @@
+// Which checkpoints a folder has.
+#pragma once
+
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/manifest.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+namespace switchyard::checkpoint {
+
+struct Candidate {
+  std::int64_t step = 0;
+  std::filesystem::path path;
+};
+
+// The folders with a step's name, newest first; no symbolic links.
+std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints);
+
+// The manifest, and every file is there with its size, and the step is that of the folder's name. Throws Error(Data).
+Manifest read_complete(const Candidate& candidate);
+bool looks_complete(const Candidate& candidate);
+
+CheckpointInfo info_of(const std::filesystem::path& step_folder, const Manifest& manifest);
+
+}  // namespace switchyard::checkpoint

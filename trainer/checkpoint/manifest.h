@@ -1,0 +1,60 @@
+// manifest.json: what a checkpoint is, and what every byte of it must be.
+//
+// The first line holds the format's name, its version and the XXH3-128 of all that follows, so that one flipped bit
+// anywhere in the manifest is told, be it in a number or in the config's text.
+#pragma once
+
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/hash_file.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace switchyard::checkpoint {
+
+inline constexpr std::int64_t format_version = 1;
+inline constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
+
+struct FileRecord {
+  std::string name;
+  std::int64_t bytes = 0;
+  Hash128 hash;
+  int rank = 0;  // that wrote it
+};
+
+struct TensorRecord {
+  std::string name;
+  StateKind kind = StateKind::Weight;
+  Owner owner;
+  std::vector<std::int64_t> shape;  // of float32
+  std::string file;
+  std::string path;         // of the dataset in the file
+  std::int64_t offset = 0;  // of its first byte in the file: a tensor can be checked without HDF5
+  std::uint64_t hash = 0;
+
+  std::int64_t bytes() const;
+};
+
+struct Manifest {
+  RunState state;
+  std::int64_t ranks = 0;
+  std::vector<FileRecord> files;
+  std::vector<TensorRecord> tensors;
+
+  const FileRecord& file(std::string_view name) const;  // is known to be there
+};
+
+std::string to_text(const Manifest& manifest);
+// Every field's presence, type and range is checked, and that files and tensors fit together. Throws Error(Data) that
+// begins with `where`.
+Manifest parse_manifest(std::string_view text, const std::string& where);
+Manifest read_manifest(const std::filesystem::path& step_folder);
+
+// What one rank wrote, as it travels to rank 0.
+std::string part_to_text(const std::vector<FileRecord>& files, const std::vector<TensorRecord>& tensors);
+void parse_part(std::string_view text, const std::string& where, Manifest& into);
+
+}  // namespace switchyard::checkpoint
