@@ -18,12 +18,12 @@ constexpr std::string_view kSpaceSign = "\xe2\x96\x81";
 // Longer runs are encoded in parts, to bound what SentencePiece holds at once.
 constexpr std::size_t kLongestRun = 1 << 16;
 
-// How many bytes at the start of `text` SentencePiece keeps as they are.
-std::size_t kept_prefix(std::string_view text) {
+// How many bytes at the start of `text` SentencePiece keeps as they are, where it keeps those from `first_kept` to '~'.
+std::size_t kept_prefix(std::string_view text, unsigned char first_kept) {
   std::size_t at = 0;
   while (at < text.size()) {
     const auto c = static_cast<unsigned char>(text[at]);
-    if (c >= ' ' && c < 0x7f) {  // almost all of most text
+    if (c >= first_kept && c <= '~') {  // almost all of most text
       ++at;
       continue;
     }
@@ -55,6 +55,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (std::ranges::find(byte_tokens_, -1) != byte_tokens_.end()) {
       fail(ErrorKind::Data, "{}: a SentencePiece model without byte pieces cannot keep every text", file);
     }
+    // A sample without a space gives a model without one, which would spell its sign in bytes.
+    if (processor_.PieceToId(kSpaceSign) == processor_.unk_id()) first_kept_ = ' ' + 1;
     if (processor_.eos_id() < 0) fail(ErrorKind::Data, "{}: a SentencePiece model without an end of text", file);
   }
 
@@ -66,7 +68,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<std::int32_t> tokens;
     std::vector<int> run_tokens;
     while (!text.empty()) {
-      std::size_t run = kept_prefix(text.substr(0, kLongestRun + 4));
+      std::size_t run = kept_prefix(text.substr(0, kLongestRun + 4), first_kept_);
       if (run > kLongestRun) run = utf8_cut(text, kLongestRun);
       if (run == 0) {
         tokens.push_back(byte_tokens_[static_cast<unsigned char>(text[0])]);
@@ -108,6 +110,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   sentencepiece::SentencePieceProcessor processor_;
   std::vector<std::string> texts_;  // the bytes that each token stands for
   std::array<std::int32_t, 256> byte_tokens_{};
+  unsigned char first_kept_ = ' ';
 };
 
 }  // namespace
