@@ -19,32 +19,36 @@ NodeMap force_nodes(int ranks, int ranks_per_node) {
   return map;
 }
 
+NodeMap gather_nodes(const std::vector<Rank>& first_on_node) {
+  NodeMap map;
+  for (int r = 0; r < isize(first_on_node.size()); ++r) {
+    const Rank first = first_on_node[usize(r)];
+    require(first.value() >= 0 && first <= Rank(r), "rank {} cannot be the first on the node of rank {}", first.value(),
+            r);
+    if (first == Rank(r)) map.ranks_on.emplace_back();
+    map.node_of.push_back(first == Rank(r) ? Node(map.nodes() - 1) : map.node_of[usize(first.value())]);
+    map.ranks_on[usize(map.node_of.back().value())].emplace_back(r);
+  }
+  map.hosts.resize(map.ranks_on.size());
+  return map;
+}
+
 NodeMap find_nodes(const Group& world, int ranks_per_node) {
-  const std::vector<std::string> hosts = world.gather(Environment::host());
   NodeMap map;
   if (ranks_per_node > 0) {
     map = force_nodes(world.size(), ranks_per_node);
   } else {
-    // A node is known by its first rank; nodes are numbered as their first ranks come in the world.
     std::int64_t first = world.rank().value();
     world.transport().split_by_node()->all_reduce(&first, 1, DType::I64, ReduceOp::Min);
     std::vector<std::int64_t> first_of(usize(world.size()), 0);
     first_of[usize(world.rank().value())] = first;
     world.sum(std::span<std::int64_t>(first_of));
-
-    std::vector<int> node_of_first(first_of.size(), -1);
-    for (int r = 0; r < world.size(); ++r) {
-      int& node = node_of_first[usize(first_of[usize(r)])];
-      if (node < 0) {
-        node = map.nodes();
-        map.ranks_on.emplace_back();
-      }
-      map.node_of.emplace_back(node);
-      map.ranks_on[usize(node)].emplace_back(r);
-    }
+    std::vector<Rank> first_on_node;
+    for (const std::int64_t r : first_of) first_on_node.emplace_back(static_cast<int>(r));
+    map = gather_nodes(first_on_node);
   }
-  map.hosts.clear();
-  for (const std::vector<Rank>& ranks : map.ranks_on) map.hosts.push_back(hosts[usize(ranks.front().value())]);
+  const std::vector<std::string> hosts = world.gather(Environment::host());
+  for (std::size_t n = 0; n < map.hosts.size(); ++n) map.hosts[n] = hosts[usize(map.ranks_on[n].front().value())];
   return map;
 }
 

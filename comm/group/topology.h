@@ -1,27 +1,30 @@
 // How a run is laid over ranks and nodes. Pure functions of sizes, plus one collective that finds the nodes.
 #pragma once
 
+#include "comm/base/ids.h"
+#include "comm/group/group.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
-
-#include "comm/base/ids.h"
-#include "comm/group/group.h"
 
 namespace switchyard {
 
 // Which node each rank of the world is on.
 struct NodeMap {
-  std::vector<Node> node_of;               // [ranks]
-  std::vector<std::vector<Rank>> ranks_on; // [nodes], ascending
-  std::vector<std::string> hosts;          // [nodes], the first rank's host name
-  bool forced = false;                     // by parallel.ranks_per_node
+  std::vector<Node> node_of;                // [ranks]
+  std::vector<std::vector<Rank>> ranks_on;  // [nodes], ascending
+  std::vector<std::string> hosts;           // [nodes], the first rank's host name
+  bool forced = false;                      // by parallel.ranks_per_node
   int nodes() const { return static_cast<int>(ranks_on.size()); }
 };
 // ranks_per_node = 0: MPI_Comm_split_type finds the hosts; otherwise nodes are consecutive runs of that many ranks (the
 // last one may have fewer). Collective.
 NodeMap find_nodes(const Group& world, int ranks_per_node);
-NodeMap force_nodes(int ranks, int ranks_per_node);  // the pure part, for tests and planning
+// The pure parts, for tests and planning. first_on_node: [ranks], the first rank of each rank's node; nodes are
+// numbered in the order of their first ranks.
+NodeMap force_nodes(int ranks, int ranks_per_node);
+NodeMap gather_nodes(const std::vector<Rank>& first_on_node);
 
 // The expert x data grid: consecutive ranks form expert groups of `expert_size` ranks, the last group may be smaller.
 // Each group holds one copy of every expert, split over its members.

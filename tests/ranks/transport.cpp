@@ -3,6 +3,7 @@
 // a few bytes) as well as whole.
 #include "comm/base/error.h"
 #include "comm/group/environment.h"
+#include "comm/transport/self.h"
 #include "tests/support/check.h"
 
 #include <cstring>
@@ -189,6 +190,10 @@ int run() {
   collectives(world, checks);
   splits(world, checks);
   refusals(world, checks);
+  const auto alone = make_self_transport();
+  exchanges(*alone, checks);
+  collectives(*alone, checks);
+  splits(*alone, checks);
   const int verdict = checks.finish();
 
   auto own = world.split(0, 0);  // its last message may be cut short

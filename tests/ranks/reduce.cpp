@@ -1,0 +1,109 @@
+// RANKS 1 2 3 4 8
+// Gradient sums over the world and over the owners of each expert, against sums worked out on one rank.
+#include "comm/group/environment.h"
+#include "comm/group/expert_replicas.h"
+#include "comm/reduce/gradients.h"
+#include "tests/support/check.h"
+
+#include <numeric>
+
+namespace switchyard::test {
+namespace {
+
+// Sizes around every edge of the buckets: none, one, just small, just large, several to a bucket.
+constexpr std::int64_t sizes[] = {0, 1, 3, 7, 8, 9, 31, 32, 33, 0, 5, 100, 1000, 2, 2, 0};
+
+template <class T>
+T gradient(int rank, std::size_t array, std::int64_t i) {
+  return static_cast<T>((rank + 1) * (isize(array) + 2) * (i % 11 - 5));
+}
+
+template <class T>
+std::int64_t differences(const Group& world, Bytes bucket, int culprit) {
+  std::vector<std::vector<T>> values;
+  std::vector<std::span<T>> spans;
+  for (std::size_t a = 0; a < std::size(sizes); ++a) {
+    values.emplace_back(usize(sizes[a]));
+    for (std::int64_t i = 0; i < sizes[a]; ++i) values[a][usize(i)] = gradient<T>(world.rank().value(), a, i);
+  }
+  if (world.rank().value() == culprit) values[1][0] += 1;
+  for (auto& array : values) spans.emplace_back(array);
+  sum_gradients(world, spans, bucket);
+
+  std::int64_t wrong = 0;
+  for (std::size_t a = 0; a < std::size(sizes); ++a) {
+    for (std::int64_t i = 0; i < sizes[a]; ++i) {
+      T sum = 0;
+      for (int r = 0; r < world.size(); ++r) sum += gradient<T>(r, a, i);
+      wrong += values[a][usize(i)] == sum ? 0 : 1;
+    }
+  }
+  return wrong;
+}
+
+void check_sums(const Group& world, Checks& checks) {
+  for (const std::int64_t bucket : {8, 64, 256, 1024, 1 << 20}) {
+    checks.expect(differences<std::int64_t>(world, Bytes(bucket), -1) == 0, "int64 sums, bucket {}", bucket);
+    checks.expect(differences<float>(world, Bytes(bucket), -1) == 0, "float sums, bucket {}", bucket);
+  }
+  // Planted fault: one rank's gradient is off by one.
+  checks.expect(differences<std::int64_t>(world, Bytes(64), world.size() - 1) == 1, "a wrong gradient went unseen");
+
+  // Fixed point near its end: what float or double sums would lose is kept.
+  std::vector<std::int64_t> large = {(std::int64_t{1} << 60) / world.size() + 1, -1};
+  const std::vector<std::span<std::int64_t>> one = {large};
+  sum_gradients(world, one);
+  checks.expect(large[0] == ((std::int64_t{1} << 60) / world.size() + 1) * world.size() && large[1] == -world.size(),
+                "large sums {}", large[0]);
+}
+
+// Each expert's owners add 2^rank: the sum is the set of owners.
+void check_replicas(const Group& world, Checks& checks) {
+  for (int expert_size = 1; expert_size <= world.size(); ++expert_size) {
+    for (const int experts : {1, 2, 3, 5, 8, 10, 64}) {
+      if (expert_size > experts) continue;
+      const Grid grid = make_grid(world.size(), expert_size, experts);
+      const auto replicas = make_replica_groups(world, grid, experts);
+      const int my_group = grid.group_of(world.rank());
+      int owned = 0;
+      for (const ReplicaGroup& r : replicas) {
+        std::int64_t ranks = std::int64_t{1} << world.rank().value();
+        checks.expect((r.group == nullptr) == (grid.groups() == 1), "a lone owner needs no group, others do");
+        if (r.group) r.group->sum(std::span<std::int64_t>(&ranks, 1));
+        for (int e = r.experts.first_expert; e < r.experts.end_expert; ++e) {
+          ++owned;
+          std::int64_t expected = 0;
+          for (int g = 0; g < grid.groups(); ++g) {
+            // By the definition of a balanced split, not by balanced_owner.
+            for (int m = 0; m < grid.group_size(g); ++m) {
+              const Range part = balanced_part(experts, grid.group_size(g), m);
+              if (e >= part.begin && e < part.end) expected |= std::int64_t{1} << (g * expert_size + m);
+            }
+          }
+          checks.expect(ranks == expected,
+                        "{} ranks in groups of {}, {} experts: expert {} is summed over {:b}, not {:b}", world.size(),
+                        expert_size, experts, e, ranks, expected);
+        }
+      }
+      const Range mine =
+          balanced_part(experts, grid.group_size(my_group), world.rank().value() - grid.first_rank(my_group).value());
+      checks.expect(owned == mine.size() && (owned == 0 || replicas.front().experts.first_expert == mine.begin),
+                    "{} experts are summed, {} are owned", owned, mine.size());
+    }
+  }
+}
+
+int run() {
+  Environment env;
+  Checks checks(env.world());
+  check_sums(env.world(), checks);
+  check_replicas(env.world(), checks);
+  return checks.finish();
+}
+
+}  // namespace
+}  // namespace switchyard::test
+
+int main() {
+  return switchyard::test::run();
+}
