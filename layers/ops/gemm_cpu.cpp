@@ -67,11 +67,16 @@ void run_row_block(const RowBlock& block) {
     for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width) {
       while (panel + width > block.panel_end) width /= 2;
       const std::int64_t column = panel * panel_width;
+      // The next panels follow in memory; each tile fetches its share of them.
+      const char* ahead = reinterpret_cast<const char*>(right + (panel + width) * depth * panel_width);
+      const std::int64_t share = divide_up(width * depth, block.rows);
       for (std::int64_t t = 0; t < tiles.pieces; ++t) {
         const std::int64_t row = tiles.begin(t);
         const std::int64_t rows = tiles.size(t);
         const TileKernel kernel = tile_kernel(static_cast<int>(rows), width);
         float* const c = block.y + row * block.n + column;
+        const bool more = t + 1 < tiles.pieces;
+        const float* const next = more ? c + rows * block.n : block.y + column + width * panel_width;
         const TileProduct tile{.depth = depth,
                                .left = packed + row * depth,
                                .right = right + panel * depth * panel_width,
@@ -79,9 +84,11 @@ void run_row_block(const RowBlock& block) {
                                .c = c,
                                .c_stride = block.n,
                                .from_c = piece > 0 || block.accumulate,
-                               .touch = c + (t + 1 < tiles.pieces ? rows * block.n : 0),
+                               .touch = next,
                                .touch_stride = block.n * 4,
-                               .touch_lines = width};
+                               .touch_lines = width,
+                               .ahead = ahead + row * share * 64,
+                               .ahead_lines = tiles.pieces > 2 ? static_cast<int>(share) : 0};
         if (column + width * panel_width <= block.n) {
           kernel(tile);
         } else {
@@ -104,7 +111,7 @@ void pack_piece(const float* source, std::int64_t k, std::int64_t n, std::int64_
     const float* const from = source + begin * k_stride + column * n_stride;
     float* const to = packed + (begin * panels(n) + panel * depth) * panel_width;
     if (n_stride == 1) {
-      pack_panel(from, k_stride, width, depth, to);
+      pack_panels(from, k_stride, width, depth, to);
     } else {
       pack_panel_transposed(from, n_stride, width, depth, to);
     }

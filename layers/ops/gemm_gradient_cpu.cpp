@@ -1,6 +1,6 @@
 // Weight gradients: dW = dy^T x over the rows of a segment. A block of dW's rows is packed from dy and stays in the
-// second-level cache; x is packed a tile's width at a time. A finished tile goes from registers to the sum while it is
-// in the first-level cache, and what it will be added to is fetched during the arithmetic.
+// second-level cache while the panels of x, packed once a task, stream past it. A finished tile goes from registers to
+// the sum while it is in the first-level cache, and what it will be added to is fetched during the arithmetic.
 #include "layers/ops/gemm_cpu.h"
 #include "layers/ops/gemm_layout.h"
 
@@ -28,8 +28,10 @@ struct GradientBlock {
   std::span<const std::int64_t> segments;  // bounds of rows
   const GradientSum* gradient;
 };
-// Columns that are worked on together where a segment has more rows than max_depth: fp32 chains wait in scratch memory.
-inline constexpr std::int64_t waiting_columns = 512;
+// The most columns and rows of a weight that one task works on: they bound its scratch memory to 12 MiB a thread.
+inline constexpr std::int64_t most_columns = 1536;
+inline constexpr std::int64_t most_rows = 1536;
+inline constexpr std::int64_t max_tile = 14;
 }  // namespace switchyard
 #endif
 
@@ -61,57 +63,56 @@ void add_tile(const GradientBlock& block, const float* tile, std::int64_t stride
   if (!all) sum.non_finite->store(true, std::memory_order_relaxed);
 }
 
-// `waiting`: [n_end - n_begin][columns of the block, whole panels], the chains of a segment that has more pieces to
-// come.
-void run_chunk(const GradientBlock& block, const Chunk& chunk, float* left, float* right, float* waiting) {
+struct Scratch {
+  float* left;     // the packed rows of the block
+  float* right;    // the packed columns of the task
+  float* waiting;  // [n_end - n_begin][whole panels]: the chains of a segment that has more pieces to come
+};
+
+// `first_row` to `first_row + tiles.total`: the block's rows of the weight.
+void run_chunk_block(const GradientBlock& block, const Chunk& chunk, std::int64_t first_row,
+                     const gemm_layout::Cut& tiles, const Scratch& scratch) {
   using namespace gemm_layout;
   const std::int64_t depth = chunk.depth;
-  const std::int64_t height = block.n_end - block.n_begin;
-  const Cut tiles(height, max_tile_rows);
-  for (std::int64_t t = 0; t < tiles.pieces; ++t) {
-    const std::int64_t row = tiles.begin(t);
-    pack_columns(block.dy + chunk.row * block.n + block.n_begin + row, block.n, tiles.size(t), depth,
-                 left + row * depth);
-  }
-  HWY_ALIGN float finished[max_tile_rows * max_tile_panels * panel_width];
   const std::int64_t waiting_stride = (block.panel_end - block.panel_begin) * panel_width;
+  float* const waiting = scratch.waiting + (first_row - block.n_begin) * waiting_stride;
+  const auto* sum = reinterpret_cast<const char*>(block.gradient->exact);
+  if (sum == nullptr) sum = reinterpret_cast<const char*>(block.gradient->plain);
   const std::int64_t element = block.gradient->exact != nullptr ? 8 : 4;
+  HWY_ALIGN float finished[max_tile_rows * max_tile_panels * panel_width];
 
+  pack_tiles(block.dy + chunk.row * block.n + first_row, block.n, tiles, depth, scratch.left);
   int width = widest_tile(static_cast<int>(tiles.size(0)));
   for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width) {
     while (panel + width > block.panel_end) width /= 2;
     const std::int64_t column = panel * panel_width;
     const std::int64_t columns = std::min(width * panel_width, block.k - column);
-    for (int p = 0; p < width; ++p) {
-      const std::int64_t at = column + p * panel_width;
-      pack_panel(block.x + chunk.row * block.k + at, block.k, std::min(panel_width, block.k - at), depth,
-                 right + p * depth * panel_width);
-    }
     for (std::int64_t t = 0; t < tiles.pieces; ++t) {
       const std::int64_t row = tiles.begin(t);
       const std::int64_t rows = tiles.size(t);
       const TileKernel kernel = tile_kernel(static_cast<int>(rows), width);
-      const std::int64_t first_row = block.n_begin + row;
-      const auto* sum = reinterpret_cast<const char*>(block.gradient->exact);
-      if (sum == nullptr) sum = reinterpret_cast<const char*>(block.gradient->plain);
+      const bool more = t + 1 < tiles.pieces;
+      const std::int64_t next_row = first_row + (more ? row + rows : 0);
+      const std::int64_t next_column = column + (more ? 0 : width * panel_width);
       TileProduct tile{.depth = depth,
-                       .left = left + row * depth,
-                       .right = right,
+                       .left = scratch.left + row * depth,
+                       .right = scratch.right + (panel - block.panel_begin) * depth * panel_width,
                        .panel_stride = depth * panel_width,
                        .c = finished,
                        .c_stride = width * panel_width,
                        .from_c = false,
-                       .touch = sum + (first_row * block.k + column) * element,
+                       .touch = sum + (next_row * block.k + next_column) * element,
                        .touch_stride = block.k * element,
                        .touch_lines = static_cast<int>(width * panel_width * element / 64)};
       if (!chunk.bounds.empty()) {
+        const TileProduct whole = tile;
         for (std::size_t s = 0; s + 1 < chunk.bounds.size(); ++s) {
           tile.depth = chunk.bounds[s + 1] - chunk.bounds[s];
           if (tile.depth == 0) continue;
-          tile.left = left + row * depth + (chunk.bounds[s] - chunk.row) * rows;
-          tile.right = right + (chunk.bounds[s] - chunk.row) * panel_width;
+          tile.left = whole.left + (chunk.bounds[s] - chunk.row) * rows;
+          tile.right = whole.right + (chunk.bounds[s] - chunk.row) * panel_width;
           kernel(tile);
-          add_tile(block, finished, tile.c_stride, first_row, rows, column, columns);
+          add_tile(block, finished, tile.c_stride, first_row + row, rows, column, columns);
           tile.touch_lines = 0;
         }
         continue;
@@ -121,28 +122,43 @@ void run_chunk(const GradientBlock& block, const Chunk& chunk, float* left, floa
       tile.from_c = !chunk.first;
       if (!chunk.last) tile.touch_lines = 0;
       kernel(tile);
-      if (chunk.last) add_tile(block, tile.c, tile.c_stride, first_row, rows, column, columns);
+      if (chunk.last) add_tile(block, tile.c, tile.c_stride, first_row + row, rows, column, columns);
     }
+  }
+}
+
+void run_chunk(const GradientBlock& block, const Chunk& chunk, const Scratch& scratch) {
+  using namespace gemm_layout;
+  const std::int64_t column = block.panel_begin * panel_width;
+  pack_panels(block.x + chunk.row * block.k + column, block.k,
+              std::min(block.panel_end * panel_width, block.k) - column, chunk.depth, scratch.right);
+  const Cut blocks(block.n_end - block.n_begin, block_rows);
+  for (std::int64_t i = 0; i < blocks.pieces; ++i) {
+    run_chunk_block(block, chunk, block.n_begin + blocks.begin(i), Cut(blocks.size(i), max_tile_rows), scratch);
   }
 }
 
 void run_gradient_block(const GradientBlock& block) {
   using namespace gemm_layout;
-  const std::int64_t left_size = divide_up(block_rows * max_depth, 16) * 16;
-  const std::int64_t right_size = max_tile_panels * panel_width * max_depth;
-  float* const left = gemm_scratch(left_size + right_size + block_rows * waiting_columns);
-  float* const right = left + left_size;
-  float* const waiting = right + right_size;
-
   const std::span<const std::int64_t> bounds = block.segments;
+  std::int64_t longest = 0;
+  for (std::size_t s = 0; s + 1 < bounds.size(); ++s) longest = std::max(longest, bounds[s + 1] - bounds[s]);
+
+  constexpr std::int64_t left_size = block_rows * max_depth;
+  const std::int64_t columns = (block.panel_end - block.panel_begin) * panel_width;
+  const std::int64_t waiting_size = longest > max_depth ? (block.n_end - block.n_begin) * columns : 0;
+  Scratch scratch{
+      .left = gemm_scratch(left_size + columns * max_depth + waiting_size), .right = nullptr, .waiting = nullptr};
+  scratch.right = scratch.left + left_size;
+  scratch.waiting = scratch.right + columns * max_depth;
+
   std::size_t s = 0;
   while (s + 1 < bounds.size()) {
     const std::int64_t row = bounds[s];
     if (bounds[s + 1] - row > max_depth) {
       const Cut pieces(bounds[s + 1] - row, max_depth);
       for (std::int64_t i = 0; i < pieces.pieces; ++i) {
-        run_chunk(block, {row + pieces.begin(i), pieces.size(i), {}, i == 0, i + 1 == pieces.pieces}, left, right,
-                  waiting);
+        run_chunk(block, {row + pieces.begin(i), pieces.size(i), {}, i == 0, i + 1 == pieces.pieces}, scratch);
       }
       ++s;
       continue;
@@ -150,7 +166,7 @@ void run_gradient_block(const GradientBlock& block) {
     std::size_t end = s + 1;
     while (end + 1 < bounds.size() && bounds[end + 1] - row <= max_depth) ++end;
     if (bounds[end] > row) {
-      run_chunk(block, {row, bounds[end] - row, bounds.subspan(s, end - s + 1), true, true}, left, right, waiting);
+      run_chunk(block, {row, bounds[end] - row, bounds.subspan(s, end - s + 1), true, true}, scratch);
     }
     s = end;
   }
@@ -181,16 +197,18 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
     const std::span<const std::int64_t> bounds = bounds_of(g);
     const std::int64_t rows = bounds.back() - bounds.front();
     if (rows == 0) continue;
-    bool waits = false;
-    for (std::size_t s = 0; s + 1 < bounds.size(); ++s) waits |= bounds[s + 1] - bounds[s] > max_depth;
-    const Cut blocks(n, block_rows);
+    // Columns are cut in quads of panels, the widest that a tile takes, and only where a task's scratch memory asks for
+    // it: every cut of the one side has the other packed once more.
     const std::int64_t quads = divide_up(panels(k), 4);
-    const std::int64_t most_quads = waits ? waiting_columns / (4 * panel_width) : quads;
-    for (std::int64_t i = 0; i < blocks.pieces; ++i) {
-      const std::int64_t work = rows * blocks.size(i) * k;
-      const Cut columns(quads, std::min(most_quads, divide_up(quads, pieces_of(work, total, threads, quads))));
-      for (std::int64_t j = 0; j < columns.pieces; ++j) {
-        const std::int64_t first = columns.begin(j) * 4;
+    const Cut columns(quads, most_columns / (4 * panel_width));
+    for (std::int64_t j = 0; j < columns.pieces; ++j) {
+      const std::int64_t first = columns.begin(j) * 4;
+      const std::int64_t end = std::min(first + columns.size(j) * 4, panels(k));
+      const std::int64_t work = rows * n * (end - first) * panel_width;
+      const std::int64_t pieces =
+          std::max(pieces_of(work, total, threads, divide_up(n, max_tile)), divide_up(n, most_rows));
+      const Cut blocks(n, divide_up(n, pieces));
+      for (std::int64_t i = 0; i < blocks.pieces; ++i) {
         tasks.push_back({.dy = dy,
                          .x = x,
                          .n = n,
@@ -198,7 +216,7 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
                          .n_begin = blocks.begin(i),
                          .n_end = blocks.begin(i) + blocks.size(i),
                          .panel_begin = first,
-                         .panel_end = std::min(first + columns.size(j) * 4, panels(k)),
+                         .panel_end = end,
                          .segments = bounds,
                          .gradient = gradients[g]});
       }

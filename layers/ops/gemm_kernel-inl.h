@@ -31,10 +31,15 @@ struct TileProduct {
   std::int64_t panel_stride;  // floats from one panel to the next
   float* c;                   // [rows][panels * 16]
   std::int64_t c_stride;
-  bool from_c;                // chains go on from c; else they start at zero
-  const void* touch;          // what the caller will want next: fetched into the cache, a row of it now and then,
-  std::int64_t touch_stride;  // while the arithmetic runs; rows `touch_stride` bytes apart,
-  int touch_lines;            // so many cache lines each (0: nothing)
+  bool from_c;  // chains go on from c; else they start at zero
+
+  // What the caller will want next is fetched while the arithmetic runs, a bit with every part of k (as many parts as
+  // rows): `touch_lines` cache lines of a row, rows `touch_stride` bytes apart, and `ahead_lines` lines of a stream.
+  const void* touch = nullptr;
+  std::int64_t touch_stride = 0;
+  int touch_lines = 0;
+  const void* ahead = nullptr;
+  int ahead_lines = 0;
 };
 
 inline constexpr int tile_lanes =
@@ -87,7 +92,9 @@ void multiply_tile(const TileProduct& tile) {
 #pragma GCC unroll 1
   for (int part = 0; part < kRows; ++part) {
     const char* const touch = static_cast<const char*>(tile.touch) + part * tile.touch_stride;
-    for (int line = 0; line < tile.touch_lines; ++line) __builtin_prefetch(touch + line * 64, 1, 2);
+    for (int line = 0; line < tile.touch_lines; ++line) __builtin_prefetch(touch + line * 64, 0, 3);
+    const char* const ahead = static_cast<const char*>(tile.ahead) + part * tile.ahead_lines * 64;
+    for (int line = 0; line < tile.ahead_lines; ++line) __builtin_prefetch(ahead + line * 64, 0, 3);
     const std::int64_t end = tile.depth * (part + 1) / kRows;
 #pragma GCC unroll 1
     for (; k < end; ++k) {
@@ -181,42 +188,58 @@ HWY_INLINE void pack_transposed_rows(const float* HWY_RESTRICT x, std::int64_t s
   }
 }
 
-// out[k][i] = x[k * stride + i] for i < width, k < depth; `width` floats from one k to the next.
-HWY_INLINE void pack_columns(const float* HWY_RESTRICT x, std::int64_t stride, std::int64_t width, std::int64_t depth,
-                             float* HWY_RESTRICT out) {
+// Copies `width` floats; vectors may overlap, nothing is touched beyond.
+HWY_INLINE void copy_floats(const float* HWY_RESTRICT from, std::int64_t width, float* HWY_RESTRICT to) {
   namespace hn = hwy::HWY_NAMESPACE;
-  const hn::FixedTag<float, 4> d;
-  if (width < 4) {
-    for (std::int64_t k = 0; k < depth; ++k) {
-      for (std::int64_t i = 0; i < width; ++i) out[k * width + i] = x[k * stride + i];
-    }
-    return;
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    std::int64_t i = 0;
-    for (; i + 4 <= width; i += 4) hn::StoreU(hn::LoadU(d, x + k * stride + i), d, out + k * width + i);
-    const std::int64_t last = width - 4;  // overlaps what was copied already
-    hn::StoreU(hn::LoadU(d, x + k * stride + last), d, out + k * width + last);
+  const auto copy = [&](auto d, std::int64_t lanes) {
+    for (std::int64_t i = 0; i + lanes < width; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+    hn::StoreU(hn::LoadU(d, from + width - lanes), d, to + width - lanes);
+  };
+  if (width >= 8) {
+    copy(hn::CappedTag<float, 8>(), hn::MaxLanes(hn::CappedTag<float, 8>()));
+  } else if (width >= 4) {
+    copy(hn::FixedTag<float, 4>(), 4);
+  } else {
+    for (std::int64_t i = 0; i < width; ++i) to[i] = from[i];
   }
 }
 
-// One panel: out[k][j] = x[k * stride + j] for j < width, zero for the other j < 16.
-HWY_INLINE void pack_panel(const float* HWY_RESTRICT x, std::int64_t stride, std::int64_t width, std::int64_t depth,
-                           float* HWY_RESTRICT out) {
+// The left side from rows of k: the tiles that `tiles` makes of the columns of x, [depth][rows of the tile] each.
+HWY_INLINE void pack_tiles(const float* HWY_RESTRICT x, std::int64_t stride, const gemm_layout::Cut& tiles,
+                           std::int64_t depth, float* HWY_RESTRICT out) {
+  for (std::int64_t k = 0; k < depth; ++k) {
+    for (std::int64_t t = 0; t < tiles.pieces; ++t) {
+      const std::int64_t begin = tiles.begin(t);
+      const std::int64_t width = tiles.size(t);
+      copy_floats(x + k * stride + begin, width, out + begin * depth + k * width);
+    }
+  }
+}
+
+// The panels of `columns` columns of x: out[p][k][j] = x[k * stride + 16 * p + j], zero beyond the columns.
+HWY_INLINE void pack_panels(const float* HWY_RESTRICT x, std::int64_t stride, std::int64_t columns, std::int64_t depth,
+                            float* HWY_RESTRICT out) {
   namespace hn = hwy::HWY_NAMESPACE;
   constexpr std::int64_t panel_width = gemm_layout::panel_width;
   const hn::CappedTag<float, 16> d;
-  if (width == panel_width) {
-    for (std::int64_t k = 0; k < depth; ++k) {
+  const std::int64_t whole = columns / panel_width;
+  // A few rows of x at a time: they are read, and the panels written, in runs that the caches like.
+  constexpr std::int64_t together = 4;
+  for (std::int64_t begin = 0; begin < depth; begin += together) {
+    const std::int64_t end = std::min(begin + together, depth);
+    for (std::int64_t p = 0; p < whole; ++p) {
+      for (std::int64_t k = begin; k < end; ++k) {
 #pragma GCC unroll 4
-      for (int v = 0; v < panel_width; v += tile_lanes) {
-        hn::Store(hn::LoadU(d, x + k * stride + v), d, out + k * panel_width + v);
+        for (int v = 0; v < panel_width; v += tile_lanes) {
+          hn::Store(hn::LoadU(d, x + k * stride + p * panel_width + v), d, out + (p * depth + k) * panel_width + v);
+        }
       }
     }
-    return;
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    for (std::int64_t j = 0; j < panel_width; ++j) out[k * panel_width + j] = j < width ? x[k * stride + j] : 0.0f;
+    for (std::int64_t k = begin; k < end && whole * panel_width < columns; ++k) {
+      const float* const from = x + k * stride + whole * panel_width;
+      float* const to = out + (whole * depth + k) * panel_width;
+      for (std::int64_t j = 0; j < panel_width; ++j) to[j] = j < columns % panel_width ? from[j] : 0.0f;
+    }
   }
 }
 

@@ -12,8 +12,8 @@
 namespace switchyard::gemm_layout {
 
 inline constexpr std::int64_t panel_width = 16;
-// The block of left-hand rows, block_rows x max_depth floats (252 KiB), is what stays in the second-level cache.
-inline constexpr std::int64_t max_depth = 384;
+// The block of left-hand rows, block_rows x max_depth floats (336 KiB), is what stays in the second-level cache.
+inline constexpr std::int64_t max_depth = 512;
 inline constexpr std::int64_t block_rows = 168;  // a multiple of the kernels' 6 and 14 rows
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) {
