@@ -28,7 +28,7 @@ struct Arguments {
 };
 
 int run_eval(const Arguments& arguments) {
-  const Environment environment;
+  Environment environment;
   const Group& world = environment.world();
   set_log_rank(world.rank().value(), world.size());
   std::optional<CheckpointInfo> checkpoint;
@@ -37,7 +37,8 @@ int run_eval(const Arguments& arguments) {
   collectively(world, "opening the checkpoint and its data", [&] {
     checkpoint = locate_checkpoint(arguments.checkpoint);
     config = config_of(*checkpoint, {}, world.size());
-    split.emplace(arguments.data.empty() ? config->data.valid : arguments.data, config->model.seq_len);
+    const std::string& data = arguments.data.empty() ? config->data.valid : arguments.data;
+    split.emplace(data, config->model.seq_len);
     if (split->vocab() > config->model.vocab) {
       fail(ErrorKind::Usage, "the data has {} token ids, the checkpoint's model {}: they do not belong together",
            split->vocab(), config->model.vocab);

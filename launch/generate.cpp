@@ -34,8 +34,9 @@ int run_generate(const Arguments& arguments) {
   const CheckpointInfo checkpoint = locate_checkpoint(arguments.checkpoint);
   Config config = config_of(checkpoint, {}, 1);
   config.parallel.expert = 1;
-  const auto tokenizer =
-      open_tokenizer(arguments.tokenizer.empty() ? tokenizer_of(checkpoint, config) : arguments.tokenizer);
+  const std::filesystem::path tokenizer_path =
+      arguments.tokenizer.empty() ? tokenizer_of(checkpoint, config) : std::filesystem::path(arguments.tokenizer);
+  const auto tokenizer = open_tokenizer(tokenizer_path);
   if (tokenizer->vocab() > config.model.vocab) {
     fail(ErrorKind::Usage, "the tokenizer has {} tokens, the checkpoint's model {}: they do not belong together",
          tokenizer->vocab(), config.model.vocab);
