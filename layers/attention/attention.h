@@ -7,9 +7,9 @@
 // The bits of a sequence's rows do not depend on B, on the thread count or on the vector width.
 #pragma once
 
-#include <cstdint>
-
 #include "layers/tensor/tensor.h"
+
+#include <cstdint>
 
 namespace switchyard {
 

@@ -1,5 +1,5 @@
-// Rotary position embedding (Su et al. 2021), in the half-split form of GPT-NeoX and HF Llama: element i of a head turns
-// with element i + head_dim / 2, by position * theta^(-2 i / head_dim).
+// Rotary position embedding (Su et al. 2021), in the half-split form of GPT-NeoX and HF Llama: element i of a head
+// turns with element i + head_dim / 2, by position * theta^(-2 i / head_dim).
 #pragma once
 
 #include "layers/tensor/tensor.h"
