@@ -26,45 +26,58 @@ struct Shapes {
 
 void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v, Arena& scratch,
                Tensor out, Tensor log_sum_exp) {
-  check("attention", shape);
+  const char* op = "attention";
+  check(op, shape);
   const Shapes wanted(shape);
-  check_shape("attention", "q", q, wanted.q);
-  check_shape("attention", "k", k, wanted.kv);
-  check_shape("attention", "v", v, wanted.kv);
-  check_shape("attention", "out", out, wanted.q);
-  check_shape("attention", "log_sum_exp", log_sum_exp, wanted.log_sum_exp);
-  attention_cpu(shape, q.f32(), k.f32(), v.f32(), scratch, out.f32(), log_sum_exp.f32());
+  Device& device = scratch.device();
+  check_tensor(op, "q", q, wanted.q, device);
+  check_tensor(op, "k", k, wanted.kv, device);
+  check_tensor(op, "v", v, wanted.kv, device);
+  check_tensor(op, "out", out, wanted.q, device);
+  check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
+  if (!on_cpu(q)) fail_on_device(op, device);
+  if (q.size() == 0) return;
+  cpu::attention(shape, q.f32(), k.f32(), v.f32(), scratch, out.f32(), log_sum_exp.f32());
 }
 
 void attention_backward(const AttentionShape& shape, const Tensor& dout, const Tensor& q, const Tensor& k,
                         const Tensor& v, const Tensor& out, const Tensor& log_sum_exp, Arena& scratch, Tensor dq,
                         Tensor dk, Tensor dv) {
-  check("attention_backward", shape);
+  const char* op = "attention_backward";
+  check(op, shape);
   const Shapes wanted(shape);
-  check_shape("attention_backward", "dout", dout, wanted.q);
-  check_shape("attention_backward", "q", q, wanted.q);
-  check_shape("attention_backward", "k", k, wanted.kv);
-  check_shape("attention_backward", "v", v, wanted.kv);
-  check_shape("attention_backward", "out", out, wanted.q);
-  check_shape("attention_backward", "log_sum_exp", log_sum_exp, wanted.log_sum_exp);
-  check_shape("attention_backward", "dq", dq, wanted.q);
-  check_shape("attention_backward", "dk", dk, wanted.kv);
-  check_shape("attention_backward", "dv", dv, wanted.kv);
-  attention_backward_cpu(shape, dout.f32(), q.f32(), k.f32(), v.f32(), out.f32(), log_sum_exp.f32(), scratch, dq.f32(),
-                         dk.f32(), dv.f32());
+  Device& device = scratch.device();
+  check_tensor(op, "dout", dout, wanted.q, device);
+  check_tensor(op, "q", q, wanted.q, device);
+  check_tensor(op, "k", k, wanted.kv, device);
+  check_tensor(op, "v", v, wanted.kv, device);
+  check_tensor(op, "out", out, wanted.q, device);
+  check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
+  check_tensor(op, "dq", dq, wanted.q, device);
+  check_tensor(op, "dk", dk, wanted.kv, device);
+  check_tensor(op, "dv", dv, wanted.kv, device);
+  if (!on_cpu(q)) fail_on_device(op, device);
+  if (q.size() == 0) return;
+  cpu::attention_backward(shape, dout.f32(), q.f32(), k.f32(), v.f32(), out.f32(), log_sum_exp.f32(), scratch, dq.f32(),
+                          dk.f32(), dv.f32());
 }
 
 void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor& k_cache, const Tensor& v_cache,
                       std::int64_t positions, Tensor out) {
-  check("attention_decode", shape);
-  check_shape("attention_decode", "q", q, {q.rows(), shape.heads * shape.head_dim});
-  check_shape("attention_decode", "k_cache", k_cache, {k_cache.rows(), shape.kv_heads * shape.head_dim});
-  check_shape("attention_decode", "v_cache", v_cache, k_cache.shape());
-  check_shape("attention_decode", "out", out, q.shape());
-  require(q.rows() <= positions && positions <= k_cache.rows(),
-          "attention_decode: {} positions must be at least the {} rows of q and at most the {} that the caches hold",
-          positions, q.rows(), k_cache.rows());
-  attention_decode_cpu(shape, q.f32(), q.rows(), k_cache.f32(), v_cache.f32(), positions, out.f32());
+  const char* op = "attention_decode";
+  check(op, shape);
+  require(q.defined() && k_cache.defined(), "{}: q or k_cache is undefined", op);
+  const std::int64_t rows = q.rows();
+  const std::int64_t capacity = k_cache.rows();
+  check_tensor(op, "q", q, {rows, shape.heads * shape.head_dim}, q.device());
+  check_tensor(op, "k_cache", k_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device());
+  check_tensor(op, "v_cache", v_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device());
+  check_tensor(op, "out", out, q.shape(), q.device());
+  require(rows <= positions && positions <= capacity,
+          "{}: {} positions must be at least the {} rows of q and at most the {} that the caches hold", op, positions,
+          rows, capacity);
+  if (!on_cpu(q)) fail_on_device(op, q.device());
+  cpu::attention_decode(shape, q.f32(), rows, k_cache.f32(), v_cache.f32(), positions, out.f32());
 }
 
 double attention_flops(const AttentionShape& shape, bool backward) {

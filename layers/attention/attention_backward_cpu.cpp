@@ -341,12 +341,13 @@ namespace switchyard {
 
 HWY_EXPORT(attention_backward);
 
-void attention_backward_cpu(const AttentionShape& shape, const float* dout, const float* q, const float* k,
-                            const float* v, const float* out, const float* log_sum_exp, Arena& scratch, float* dq,
-                            float* dk, float* dv) {
-  if (shape.sequences == 0 || shape.positions == 0) return;
+namespace cpu {
+
+void attention_backward(const AttentionShape& shape, const float* dout, const float* q, const float* k, const float* v,
+                        const float* out, const float* log_sum_exp, Arena& scratch, float* dq, float* dk, float* dv) {
   HWY_DYNAMIC_DISPATCH(attention_backward)(shape, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
 }
 
+}  // namespace cpu
 }  // namespace switchyard
 #endif

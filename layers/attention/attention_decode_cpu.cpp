@@ -83,10 +83,13 @@ namespace switchyard {
 
 HWY_EXPORT(attention_decode);
 
-void attention_decode_cpu(const AttentionShape& shape, const float* q, std::int64_t rows, const float* k_cache,
-                          const float* v_cache, std::int64_t positions, float* out) {
+namespace cpu {
+
+void attention_decode(const AttentionShape& shape, const float* q, std::int64_t rows, const float* k_cache,
+                      const float* v_cache, std::int64_t positions, float* out) {
   HWY_DYNAMIC_DISPATCH(attention_decode)(shape, q, rows, k_cache, v_cache, positions, out);
 }
 
+}  // namespace cpu
 }  // namespace switchyard
 #endif

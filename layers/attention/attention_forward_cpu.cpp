@@ -257,11 +257,13 @@ namespace switchyard {
 
 HWY_EXPORT(attention_forward);
 
-void attention_cpu(const AttentionShape& shape, const float* q, const float* k, const float* v, Arena& scratch,
-                   float* out, float* log_sum_exp) {
-  if (shape.sequences == 0 || shape.positions == 0) return;
+namespace cpu {
+
+void attention(const AttentionShape& shape, const float* q, const float* k, const float* v, Arena& scratch, float* out,
+               float* log_sum_exp) {
   HWY_DYNAMIC_DISPATCH(attention_forward)(shape, q, k, v, scratch, out, log_sum_exp);
 }
 
+}  // namespace cpu
 }  // namespace switchyard
 #endif

@@ -1,63 +1,134 @@
 #include "layers/ops/norm.h"
 
+#include "layers/ops/blocks.h"
 #include "layers/ops/norm_cpu.h"
+
+#include <memory>
 
 namespace switchyard {
 namespace {
 
-void check_rows(const char* op, const char* name, const Tensor& rows, const Tensor& x) {
-  check_shape(op, name, rows, {x.rows()});
+// Rows are worked off in blocks of this many; a weight's gradient is summed within a block, and the blocks in their
+// order.
+constexpr std::int64_t block_rows = 64;
+
+void check_rows(const char* op, const char* name, const Tensor& tensor, const Tensor& x) {
+  check_tensor(op, name, tensor, {x.rows()}, x.device());
 }
-void check_weight(const char* op, const char* name, const Tensor& weight, const Tensor& x) {
-  check_shape(op, name, weight, {x.cols()});
+void check_width(const char* op, const char* name, const Tensor& tensor, const Tensor& x) {
+  check_tensor(op, name, tensor, {x.cols()}, x.device());
+}
+void check_like(const char* op, const char* name, const Tensor& tensor, const Tensor& x) {
+  check_tensor(op, name, tensor, x.shape(), x.device());
+}
+void check_input(const char* op, const Tensor& x) {
+  require(x.defined() && x.shape().rank() >= 1, "{}: x is undefined", op);
+  check_like(op, "x", x, x);
+  if (!on_cpu(x)) fail_on_device(op, x.device());
 }
 void check_sum(const char* op, const char* name, const GradientSum& sum, const Tensor& x) {
   require(sum.size == x.cols(), "{}: {} has room for {} elements, wanted {}", op, name, sum.size, x.cols());
 }
 
+// Shares of a gradient, a row of `width` for each block of rows.
+class BlockSums {
+ public:
+  BlockSums(std::int64_t rows, std::int64_t width)
+      : blocks_((rows + block_rows - 1) / block_rows),
+        width_(width),
+        shares_(std::make_unique_for_overwrite<float[]>(usize(blocks_ * width))) {}
+
+  float* share(std::int64_t block) { return shares_.get() + block * width_; }
+  // Adds the blocks, in order, as one partial.
+  void add_to(const GradientSum& sum) {
+    if (blocks_ == 0) return;
+    float* total = share(0);
+    for (std::int64_t block = 1; block < blocks_; ++block) {
+      const float* next = share(block);
+      for (std::int64_t i = 0; i < width_; ++i) total[i] += next[i];
+    }
+    add_partial(sum, total, width_);
+  }
+
+ private:
+  std::int64_t blocks_;
+  std::int64_t width_;
+  std::unique_ptr<float[]> shares_;
+};
+
 }  // namespace
 
 void rms_norm(const Tensor& x, const Tensor& weight, float eps, Tensor y, Tensor inverse_rms) {
-  check_weight("rms_norm", "weight", weight, x);
-  check_shape("rms_norm", "y", y, x.shape());
-  check_rows("rms_norm", "inverse_rms", inverse_rms, x);
-  rms_norm_cpu(x.f32(), weight.f32(), eps, x.rows(), x.cols(), y.f32(), inverse_rms.f32());
+  const char* op = "rms_norm";
+  check_input(op, x);
+  check_width(op, "weight", weight, x);
+  check_like(op, "y", y, x);
+  check_rows(op, "inverse_rms", inverse_rms, x);
+  const std::int64_t width = x.cols();
+  for_blocks(x.rows(), block_rows, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
+    cpu::rms_norm(x.f32() + begin * width, weight.f32(), eps, count, width, y.f32() + begin * width,
+                  inverse_rms.f32() + begin);
+  });
 }
 
 void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, Tensor dx,
                        bool add_to_dx, const GradientSum& dweight) {
-  check_shape("rms_norm_backward", "dy", dy, x.shape());
-  check_weight("rms_norm_backward", "weight", weight, x);
-  check_rows("rms_norm_backward", "inverse_rms", inverse_rms, x);
-  check_shape("rms_norm_backward", "dx", dx, x.shape());
-  check_sum("rms_norm_backward", "dweight", dweight, x);
-  rms_norm_backward_cpu(dy.f32(), x.f32(), weight.f32(), inverse_rms.f32(), x.rows(), x.cols(), dx.f32(), add_to_dx,
-                        dweight);
+  const char* op = "rms_norm_backward";
+  check_input(op, x);
+  check_like(op, "dy", dy, x);
+  check_width(op, "weight", weight, x);
+  check_rows(op, "inverse_rms", inverse_rms, x);
+  check_like(op, "dx", dx, x);
+  check_sum(op, "dweight", dweight, x);
+  const std::int64_t width = x.cols();
+  BlockSums sums(x.rows(), width);
+  for_blocks(x.rows(), block_rows, [&](std::int64_t block, std::int64_t begin, std::int64_t count) {
+    const std::int64_t first = begin * width;
+    cpu::rms_norm_backward(dy.f32() + first, x.f32() + first, weight.f32(), inverse_rms.f32() + begin, count, width,
+                           dx.f32() + first, add_to_dx, sums.share(block));
+  });
+  sums.add_to(dweight);
 }
 
 void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tensor y, Tensor mean,
                 Tensor inverse_deviation) {
-  check_weight("layer_norm", "weight", weight, x);
-  check_weight("layer_norm", "bias", bias, x);
-  check_shape("layer_norm", "y", y, x.shape());
-  check_rows("layer_norm", "mean", mean, x);
-  check_rows("layer_norm", "inverse_deviation", inverse_deviation, x);
-  layer_norm_cpu(x.f32(), weight.f32(), bias.f32(), eps, x.rows(), x.cols(), y.f32(), mean.f32(),
-                 inverse_deviation.f32());
+  const char* op = "layer_norm";
+  check_input(op, x);
+  check_width(op, "weight", weight, x);
+  check_width(op, "bias", bias, x);
+  check_like(op, "y", y, x);
+  check_rows(op, "mean", mean, x);
+  check_rows(op, "inverse_deviation", inverse_deviation, x);
+  const std::int64_t width = x.cols();
+  for_blocks(x.rows(), block_rows, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
+    cpu::layer_norm(x.f32() + begin * width, weight.f32(), bias.f32(), eps, count, width, y.f32() + begin * width,
+                    mean.f32() + begin, inverse_deviation.f32() + begin);
+  });
 }
 
 void layer_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& mean,
                          const Tensor& inverse_deviation, Tensor dx, bool add_to_dx, const GradientSum& dweight,
                          const GradientSum& dbias) {
-  check_shape("layer_norm_backward", "dy", dy, x.shape());
-  check_weight("layer_norm_backward", "weight", weight, x);
-  check_rows("layer_norm_backward", "mean", mean, x);
-  check_rows("layer_norm_backward", "inverse_deviation", inverse_deviation, x);
-  check_shape("layer_norm_backward", "dx", dx, x.shape());
-  check_sum("layer_norm_backward", "dweight", dweight, x);
-  check_sum("layer_norm_backward", "dbias", dbias, x);
-  layer_norm_backward_cpu(dy.f32(), x.f32(), weight.f32(), mean.f32(), inverse_deviation.f32(), x.rows(), x.cols(),
-                          dx.f32(), add_to_dx, dweight, dbias);
+  const char* op = "layer_norm_backward";
+  check_input(op, x);
+  check_like(op, "dy", dy, x);
+  check_width(op, "weight", weight, x);
+  check_rows(op, "mean", mean, x);
+  check_rows(op, "inverse_deviation", inverse_deviation, x);
+  check_like(op, "dx", dx, x);
+  check_sum(op, "dweight", dweight, x);
+  check_sum(op, "dbias", dbias, x);
+  const std::int64_t width = x.cols();
+  BlockSums weight_sums(x.rows(), width);
+  BlockSums bias_sums(x.rows(), width);
+  for_blocks(x.rows(), block_rows, [&](std::int64_t block, std::int64_t begin, std::int64_t count) {
+    const std::int64_t first = begin * width;
+    cpu::layer_norm_backward(dy.f32() + first, x.f32() + first, weight.f32(), mean.f32() + begin,
+                             inverse_deviation.f32() + begin, count, width, dx.f32() + first, add_to_dx,
+                             weight_sums.share(block), bias_sums.share(block));
+  });
+  weight_sums.add_to(dweight);
+  bias_sums.add_to(dbias);
 }
 
 }  // namespace switchyard

@@ -39,10 +39,13 @@ struct Whole {
   std::size_t i;
   HWY_INLINE VecF32 load(const float* p) const { return hn::LoadU(F32(), p + i); }
   HWY_INLINE void store(VecF32 v, float* p) const { hn::StoreU(v, F32(), p + i); }
+  HWY_INLINE VecF32 keep(VecF32 v) const { return v; }
 };
 struct Part {
   std::size_t i;
   std::size_t count;
+  // v within the row, zero beyond it.
+  HWY_INLINE VecF32 keep(VecF32 v) const { return hn::IfThenElseZero(hn::FirstN(F32(), count), v); }
   HWY_INLINE VecF32 load(const float* p) const {
 #if HWY_MEM_OPS_MIGHT_FAULT
     alignas(64) float lane[hn::MaxLanes(F32())] = {};

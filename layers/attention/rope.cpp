@@ -1,0 +1,58 @@
+#include "layers/attention/rope.h"
+
+#include "layers/attention/rope_cpu.h"
+
+#include <cmath>
+
+namespace switchyard {
+namespace {
+
+void turn(const char* op, const Tensor& table, std::int64_t head_dim, bool back, const Tensor& x) {
+  require(head_dim > 0 && head_dim % 2 == 0, "{}: a head width of {} has no halves", op, head_dim);
+  require(x.defined() && x.shape().rank() == 2 && x.cols() % head_dim == 0,
+          "{}: x is {}, wanted a matrix of whole heads of width {}", op, x.shape().to_string(), head_dim);
+  require(table.defined() && table.shape().rank() == 2 && (table.rows() > 0 || x.rows() == 0),
+          "{}: the table is {}, wanted a row a position", op, table.shape().to_string());
+  check_tensor(op, "table", table, {table.dim(0), head_dim}, x.device());
+  check_tensor(op, "x", x, x.shape(), x.device());
+  if (!on_cpu(x)) fail_on_device(op, x.device());
+
+  const std::int64_t rows = x.rows();
+  const std::int64_t positions = table.rows();
+  const float* angles = table.f32();
+  float* values = x.f32();
+#pragma omp parallel for schedule(static) if (rows > 16)
+  for (std::int64_t t = 0; t < rows; ++t) {
+    cpu::rope_row(angles + t % positions * head_dim, head_dim, x.cols() / head_dim, back, values + t * x.cols());
+  }
+}
+
+}  // namespace
+
+void rope_table(std::int64_t first, std::int64_t count, double theta, Tensor table) {
+  const char* op = "rope_table";
+  require(table.defined() && table.shape().rank() == 2 && table.cols() % 2 == 0,
+          "{}: table is {}, wanted a matrix with an even number of columns", op, table.shape().to_string());
+  require(theta > 0, "{}: theta is {}, wanted a positive number", op, theta);
+  check_tensor(op, "table", table, {count, table.cols()}, table.device());
+  if (!on_cpu(table)) fail_on_device(op, table.device());
+  const std::int64_t half = table.cols() / 2;
+  for (std::int64_t i = 0; i < half; ++i) {
+    const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+    for (std::int64_t t = 0; t < count; ++t) {
+      const double angle = static_cast<double>(first + t) * frequency;
+      table.f32()[t * 2 * half + i] = static_cast<float>(std::cos(angle));
+      table.f32()[t * 2 * half + half + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+void rope(const Tensor& table, std::int64_t head_dim, Tensor x) {
+  turn("rope", table, head_dim, false, x);
+}
+
+void rope_backward(const Tensor& table, std::int64_t head_dim, Tensor dx) {
+  turn("rope_backward", table, head_dim, true, dx);
+}
+
+}  // namespace switchyard
