@@ -3,6 +3,9 @@
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "launch/commands.h"
+#include "launch/eval.h"
+#include "launch/generate.h"
+#include "launch/prepare.h"
 
 #include <new>
 
@@ -12,7 +15,11 @@ namespace switchyard {
 namespace {
 
 // In the order in which --help lists them.
-const std::vector<void (*)(CLI::App&, Run&)> commands = {};
+const std::vector<void (*)(CLI::App&, Run&)> commands = {
+    add_prepare,
+    add_eval,
+    add_generate,
+};
 
 int run(int argc, char** argv) {
   CLI::App app("Trains mixture-of-experts transformers with the experts spread over MPI ranks.", "switchyard");
@@ -31,7 +38,7 @@ int run_command_line(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const UsageError& error) {
-    refuse_to_start(fmt::format("switchyard: {}", error.what()), error.exit_code());
+    refuse_to_start(error.what(), error.exit_code());
   } catch (const ConfigFaults& faults) {
     refuse_to_start(fmt::format("switchyard: {}", faults.what()), faults.exit_code());
   } catch (const CollectiveError& error) {

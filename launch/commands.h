@@ -2,7 +2,7 @@
 //
 // A subcommand is a function add_NAME(parent, run): it adds itself to the CLI11 app `parent`, and in its callback puts
 // what is to be done into `run`, which gives the exit code. Nothing is done while the command line is still being read.
-// A new one is its file, its declaration here and its line in cli.cpp.
+// A new one is its two files and its line in cli.cpp.
 #pragma once
 
 #include <functional>
