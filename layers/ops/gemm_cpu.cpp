@@ -67,9 +67,11 @@ void run_row_block(const RowBlock& block) {
     for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width) {
       while (panel + width > block.panel_end) width /= 2;
       const std::int64_t column = panel * panel_width;
-      // The next panels follow in memory; each tile fetches its share of them.
-      const char* ahead = reinterpret_cast<const char*>(right + (panel + width) * depth * panel_width);
-      const std::int64_t share = divide_up(width * depth, block.rows);
+      // The next panels follow in memory; each of several tiles fetches its share of them. Where there is one tile
+      // only, the panels are read as fast as memory gives them, and the hardware's own prefetching does better alone.
+      const char* const ahead = reinterpret_cast<const char*>(right + (panel + width) * depth * panel_width);
+      const bool last = piece + 1 == depths.pieces && panel + width == block.panel_end;
+      const std::int64_t share = last || tiles.pieces == 1 ? 0 : divide_up(width * depth, tiles.pieces);
       for (std::int64_t t = 0; t < tiles.pieces; ++t) {
         const std::int64_t row = tiles.begin(t);
         const std::int64_t rows = tiles.size(t);
@@ -87,8 +89,8 @@ void run_row_block(const RowBlock& block) {
                                .touch = next,
                                .touch_stride = block.n * 4,
                                .touch_lines = width,
-                               .ahead = ahead + row * share * 64,
-                               .ahead_lines = tiles.pieces > 2 ? static_cast<int>(share) : 0};
+                               .ahead = ahead + t * share * 64,
+                               .ahead_lines = share};
         if (column + width * panel_width <= block.n) {
           kernel(tile);
         } else {

@@ -28,10 +28,9 @@ struct GradientBlock {
   std::span<const std::int64_t> segments;  // bounds of rows
   const GradientSum* gradient;
 };
-// The most columns and rows of a weight that one task works on: they bound its scratch memory to 12 MiB a thread.
+// The most columns and rows of a weight that one task works on: they bound the scratch memory to 8 MiB a thread.
 inline constexpr std::int64_t most_columns = 1536;
-inline constexpr std::int64_t most_rows = 1536;
-inline constexpr std::int64_t max_tile = 14;
+inline constexpr std::int64_t most_rows = 768;
 }  // namespace switchyard
 #endif
 
@@ -205,8 +204,7 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
       const std::int64_t first = columns.begin(j) * 4;
       const std::int64_t end = std::min(first + columns.size(j) * 4, panels(k));
       const std::int64_t work = rows * n * (end - first) * panel_width;
-      const std::int64_t pieces =
-          std::max(pieces_of(work, total, threads, divide_up(n, max_tile)), divide_up(n, most_rows));
+      const std::int64_t pieces = std::max(pieces_of(work, total, threads, divide_up(n, 14)), divide_up(n, most_rows));
       const Cut blocks(n, divide_up(n, pieces));
       for (std::int64_t i = 0; i < blocks.pieces; ++i) {
         tasks.push_back({.dy = dy,

@@ -12,6 +12,7 @@
 
 #include "layers/ops/gemm_layout.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -33,13 +34,14 @@ struct TileProduct {
   std::int64_t c_stride;
   bool from_c;  // chains go on from c; else they start at zero
 
-  // What the caller will want next is fetched while the arithmetic runs, a bit with every part of k (as many parts as
-  // rows): `touch_lines` cache lines of a row, rows `touch_stride` bytes apart, and `ahead_lines` lines of a stream.
+  // What the caller will want next is fetched while the arithmetic runs, a bit every few k: `touch_lines` cache lines
+  // of each row, rows `touch_stride` bytes apart, and a stream of `ahead_lines`. On the processors tried, hints for the
+  // second-level cache alone did nothing, so all comes into the first.
   const void* touch = nullptr;
   std::int64_t touch_stride = 0;
   int touch_lines = 0;
   const void* ahead = nullptr;
-  int ahead_lines = 0;
+  std::int64_t ahead_lines = 0;
 };
 
 inline constexpr int tile_lanes =
@@ -88,14 +90,22 @@ void multiply_tile(const TileProduct& tile) {
   const float* HWY_RESTRICT left = tile.left;
   const float* HWY_RESTRICT right = tile.right;
   const std::int64_t panel_stride = tile.panel_stride;
+  const std::int64_t step = std::clamp<std::int64_t>(tile.depth / kRows, 1, 8);
+  const std::int64_t ahead_each = gemm_layout::divide_up(tile.ahead_lines * step, tile.depth);
+  const char* touch = static_cast<const char*>(tile.touch);
+  const char* ahead = static_cast<const char*>(tile.ahead);
+  int touches = tile.touch_lines > 0 ? kRows : 0;
   std::int64_t k = 0;
 #pragma GCC unroll 1
-  for (int part = 0; part < kRows; ++part) {
-    const char* const touch = static_cast<const char*>(tile.touch) + part * tile.touch_stride;
-    for (int line = 0; line < tile.touch_lines; ++line) __builtin_prefetch(touch + line * 64, 0, 3);
-    const char* const ahead = static_cast<const char*>(tile.ahead) + part * tile.ahead_lines * 64;
-    for (int line = 0; line < tile.ahead_lines; ++line) __builtin_prefetch(ahead + line * 64, 0, 3);
-    const std::int64_t end = tile.depth * (part + 1) / kRows;
+  while (k < tile.depth) {
+    if (touches > 0) {
+      for (int line = 0; line < tile.touch_lines; ++line) __builtin_prefetch(touch + line * 64, 0, 3);
+      touch += tile.touch_stride;
+      --touches;
+    }
+    for (std::int64_t line = 0; line < ahead_each; ++line) __builtin_prefetch(ahead + line * 64, 0, 3);
+    ahead += ahead_each * 64;
+    const std::int64_t end = std::min(k + step, tile.depth);
 #pragma GCC unroll 1
     for (; k < end; ++k) {
       if constexpr (kRows < vectors) {
