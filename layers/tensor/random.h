@@ -20,6 +20,9 @@ class Random {
   double normal(std::uint64_t index, std::uint32_t lane = 0) const;   // the distribution's inverse at a uniform number
 
  private:
+  friend void fill_normal(const Random& random, std::uint64_t first, std::int64_t n, double deviation, float* values);
+  void fill_block(std::uint64_t first, std::int64_t n, double deviation, float* values) const;
+
   std::array<std::uint32_t, 2> key_;
 };
 
