@@ -1,37 +1,37 @@
 // What a run is asked to do. Defaults are here; names, bounds and messages are in schema.cpp.
 #pragma once
 
+#include "comm/base/numerics.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "comm/base/numerics.h"
-
 namespace switchyard {
 
 struct ModelConfig {
-  std::int64_t vocab = 0;       // 0: what the tokenizer of data.train has
+  std::int64_t vocab = 0;  // 0: what the tokenizer of data.train has
   std::int64_t d_model = 256;
   std::int64_t layers = 4;
   std::int64_t heads = 4;
-  std::int64_t kv_heads = 0;    // 0: heads
-  std::int64_t d_ff = 0;        // width of an expert and of a dense feed-forward; 0: 8/3 d_model, up to a multiple of 16
+  std::int64_t kv_heads = 0;  // 0: heads
+  std::int64_t d_ff = 0;      // width of an expert and of a dense feed-forward; 0: 8/3 d_model, up to a multiple of 16
   std::int64_t seq_len = 256;
   double norm_eps = 1e-5;
   double rope_theta = 10000;
   bool tie_embeddings = true;
-  std::string norm = "rms";            // rms, layer
-  std::string activation = "swiglu";   // swiglu, gelu, relu
-  double init_std = 0.02;              // matrices that write to the residual stream: divided by sqrt(2 layers)
+  std::string norm = "rms";           // rms, layer
+  std::string activation = "swiglu";  // swiglu, gelu, relu
+  double init_std = 0.02;             // matrices that write to the residual stream: divided by sqrt(2 layers)
 };
 
 struct MoeConfig {
   std::int64_t experts = 8;
   std::int64_t top_k = 2;
-  double capacity_factor = 0;   // 0: dropless
+  double capacity_factor = 0;  // 0: dropless
   double aux_loss = 0.01;
   double z_loss = 0.001;
-  std::int64_t every = 1;       // every n-th layer is a mixture: layers n-1, 2n-1, ... counted from 0; 0: none
+  std::int64_t every = 1;  // every n-th layer is a mixture: layers n-1, 2n-1, ... counted from 0; 0: none
   std::int64_t shared_experts = 0;
   std::string router = "topk";  // topk
   bool renormalise = true;
@@ -51,8 +51,8 @@ struct TrainConfig {
   double grad_clip = 1.0;  // 0: none
   std::uint64_t seed = 1;
   Numerics numerics = Numerics::Reproducible;
-  std::int64_t eval_every = 0;     // 0: only at the end, where there is a validation split
-  std::int64_t eval_sequences = 0; // 0: all of the validation split
+  std::int64_t eval_every = 0;      // 0: only at the end, where there is a validation split
+  std::int64_t eval_sequences = 0;  // 0: all of the validation split
 };
 
 struct ParallelConfig {
@@ -73,8 +73,8 @@ struct CheckpointConfig {
 };
 
 struct LogConfig {
-  std::int64_t every = 10;       // console lines
-  std::int64_t digest_every = 1; // 0: only at the end
+  std::int64_t every = 10;        // console lines
+  std::int64_t digest_every = 1;  // 0: only at the end
 };
 
 struct Config {

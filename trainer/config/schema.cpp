@@ -7,7 +7,6 @@
 
 #include <fmt/core.h>
 #include <fmt/ranges.h>
-#include <xxhash.h>
 
 namespace switchyard {
 namespace {
@@ -183,21 +182,6 @@ std::vector<ConfigKey> make_keys() {
   return keys;
 }
 
-std::string quoted(const std::string& text) {
-  std::string result = "\"";
-  for (const char letter : text) {
-    const auto code = static_cast<unsigned char>(letter);
-    if (letter == '"' || letter == '\\') {
-      result += {'\\', letter};
-    } else if (code < 0x20 || code == 0x7f) {
-      result += fmt::format("\\u{:04x}", code);
-    } else {
-      result += letter;
-    }
-  }
-  return result + '"';
-}
-
 }  // namespace
 
 bool Bounds::hold(double value) const {
@@ -255,57 +239,6 @@ std::vector<std::string> config_key_names(std::string_view section) {
     if (key.section == section) names.push_back(key.name);
   }
   return names;
-}
-
-std::string config_help() {
-  const Config defaults;
-  std::string text =
-      "A config is a TOML file. Every key has a default, but for data.train; --set SECTION.KEY=VALUE overrides one.\n"
-      "preset = \"NAME\" at the top takes what the file does not say from launch/presets/NAME.toml.\n\n";
-  std::string section;
-  for (const ConfigKey& key : config_keys()) {
-    if (key.section != section) {
-      section = key.section;
-      text += fmt::format("\n[{}]\n", section);
-    }
-    text += fmt::format("{:<16} {}\n{:<16} {}; default {}\n", key.name, key.help, "", key.wanted(),
-                        to_toml(key.get(defaults)));
-  }
-  return text;
-}
-
-std::string to_toml(const ConfigValue& value) {
-  if (const auto* text = std::get_if<std::string>(&value)) return quoted(*text);
-  if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
-  if (const auto* integer = std::get_if<std::int64_t>(&value)) return fmt::format("{}", *integer);
-  // The shortest digits that read back to the same double; a real number stays one by its point or exponent.
-  std::string text = fmt::format("{}", std::get<double>(value));
-  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
-}
-
-std::string to_toml(const Config& config) {
-  std::string text, section;
-  for (const ConfigKey& key : config_keys()) {
-    if (key.section != section) {
-      section = key.section;
-      text += fmt::format("\n[{}]\n", section);
-    }
-    text += fmt::format("{} = {}\n", key.name, to_toml(key.get(config)));
-  }
-  return text;
-}
-
-std::uint64_t config_hash(const Config& config) {
-  Config decisive = config;
-  decisive.parallel = {};
-  decisive.data = {};
-  decisive.checkpoint = {};
-  decisive.log = {};
-  decisive.device = Config{}.device;
-  decisive.train.eval_every = 0;
-  decisive.train.eval_sequences = 0;
-  const std::string text = to_toml(decisive);
-  return XXH3_64bits(text.data(), text.size());
 }
 
 }  // namespace switchyard
