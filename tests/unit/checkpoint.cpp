@@ -7,12 +7,14 @@
 #include "trainer/checkpoint/verify.h"
 
 #include <algorithm>
+#include <csignal>
 #include <fstream>
 #include <iterator>
 
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace fs = std::filesystem;
@@ -460,6 +462,43 @@ TEST_CASE("a step saved again takes the place of the old one") {
   CHECK(fs::exists(scratch.path / "step-00000002" / "notes.txt"));
 }
 
+TEST_CASE("killed at any instant, the newest checkpoint that was reported is there, and no half of another") {
+  Scratch scratch;
+  scratch.save(1);
+  const Random random(1, "kills");
+  std::int64_t newest = 1;
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    int pipe_ends[2];
+    REQUIRE(::pipe(pipe_ends) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {  // saves until it is killed, and says which saves were reported as done
+      for (std::int64_t step = newest + 1;; ++step) {
+        scratch.save(step, 2);
+        if (::write(pipe_ends[1], &step, sizeof step) != sizeof step) ::_exit(1);
+      }
+    }
+    ::close(pipe_ends[1]);
+    ::usleep(static_cast<useconds_t>(random.bits(i) % 30'000));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    while (::read(pipe_ends[0], &newest, sizeof newest) == sizeof newest) {
+    }
+    ::close(pipe_ends[0]);
+
+    const auto found = find_newest_checkpoint(scratch.path);
+    REQUIRE(found.has_value());
+    // The next one may have been committed, and the word of it lost.
+    CHECK((found->state.step == newest || found->state.step == newest + 1));
+    newest = found->state.step;
+    REQUIRE(verify_checkpoint(found->path).empty());
+    TestState state = whole_model(static_cast<std::uint64_t>(newest));
+    load_tensors(found->path, state.tensors());
+    CHECK(state.first_difference() == "");
+  }
+  scratch.save(newest + 1, 1);
+  CHECK(names_in(scratch.path) == std::vector<std::string>{"latest", checkpoint::step_folder_name(newest + 1)});
+}
+
 TEST_CASE("a save that cannot be is refused and leaves nothing") {
   Scratch scratch;
   const Group solo = solo_group();
@@ -488,6 +527,22 @@ TEST_CASE("a save that cannot be is refused and leaves nothing") {
   write_file(scratch.path / "file", "");
   CHECK(contains(refusal({good}, scratch.path / "file"), "file"));
   CHECK(contains(refusal({good}, scratch.path / "file" / "deeper"), "cannot create the folder"));
+}
+
+// Not run by itself: writes a checkpoint to $EXPORT, and each tensor's bytes under $EXPORT/raw, for tests of other
+// programs.
+TEST_CASE("export", "[.export]") {
+  const char* folder = std::getenv("EXPORT");
+  REQUIRE(folder != nullptr);
+  fs::create_directories(fs::path(folder) / "raw");
+  TestState state = whole_model(400);
+  state.fill();
+  save_checkpoint(solo_group(), folder, run_state(400), state.tensors(), 0);
+  for (const StateTensor& tensor : state.tensors()) {
+    const auto* bytes = reinterpret_cast<const char*>(tensor.data);
+    write_file(fs::path(folder) / "raw" / (tensor.name + "." + checkpoint::state_name(tensor.kind)),
+               std::string(bytes, usize(tensor.shape.size()) * sizeof(float)));
+  }
 }
 
 }  // namespace

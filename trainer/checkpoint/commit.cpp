@@ -87,8 +87,9 @@ void check_temporary_folder(const fs::path& folder) {
 TemporaryFolder::TemporaryFolder(const fs::path& checkpoints, std::int64_t step, const std::string& run_id)
     : path_(temporary_folder(checkpoints, step, run_id)), final_path_(checkpoints / step_folder_name(step)) {
   std::error_code error;
-  fs::create_directories(checkpoints, error);
+  const bool created = fs::create_directories(checkpoints, error);
   if (error) fail(ErrorKind::Runtime, "cannot create the folder {}: {}", checkpoints.string(), error.message());
+  if (created) sync_folder(fs::absolute(checkpoints).parent_path());
   clear_leavings(checkpoints);
   if (is_there(path_)) {
     fail(ErrorKind::Runtime, "{} is in the way: another process is writing it, or it is no checkpoint", path_.string());

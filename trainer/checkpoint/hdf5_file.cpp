@@ -29,9 +29,11 @@ void write_attribute(hid_t file, const std::filesystem::path& path, const char* 
 
 void write_text_attribute(hid_t file, const std::filesystem::path& path, const char* name, const std::string& text) {
   const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  hdf5_require(H5Tset_size(type.get(), text.size() + 1) >= 0 && H5Tset_cset(type.get(), H5T_CSET_UTF8) >= 0,
+  // Of variable length: what h5py gives as str.
+  hdf5_require(H5Tset_size(type.get(), H5T_VARIABLE) >= 0 && H5Tset_cset(type.get(), H5T_CSET_UTF8) >= 0,
                ErrorKind::Runtime, "cannot write {}", path.string());
-  write_attribute(file, path, name, type.get(), text.c_str());
+  const char* const value = text.c_str();
+  write_attribute(file, path, name, type.get(), &value);
 }
 
 }  // namespace
