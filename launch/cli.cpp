@@ -2,6 +2,7 @@
 
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "launch/bench.h"
 #include "launch/commands.h"
 #include "launch/eval.h"
 #include "launch/generate.h"
@@ -19,6 +20,7 @@ const std::vector<void (*)(CLI::App&, Run&)> commands = {
     add_prepare,
     add_eval,
     add_generate,
+    add_bench,
 };
 
 int run(int argc, char** argv) {
