@@ -16,7 +16,8 @@ struct AdamWStep {
 
 // In one pass over n elements: g = gradient[i] * scale (the mean over micro-batches and the clip factor together);
 // m, v, value are updated. The gradient is fp32, or fixed point (exact.h).
-void adamw(const AdamWStep& step, const float* gradient, double scale, std::int64_t n, float* value, float* m, float* v);
+void adamw(const AdamWStep& step, const float* gradient, double scale, std::int64_t n, float* value, float* m,
+           float* v);
 void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, std::int64_t n, float* value, float* m,
            float* v);
 

@@ -7,8 +7,8 @@
 namespace switchyard {
 namespace {
 
-// Rows of logits that are made at a time: 32 MB of them at most for V up to 32,768, and enough rows that the products run
-// at full speed. Part of the result (the gradient of the projection is summed chunk by chunk), so it may depend on
+// Rows of logits that are made at a time: 32 MB of them at most for V up to 32,768, and enough rows that the products
+// run at full speed. Part of the result (the gradient of the projection is summed chunk by chunk), so it may depend on
 // nothing but V.
 std::int64_t chunk_rows(std::int64_t vocabulary) {
   return std::clamp<std::int64_t>((std::int64_t{1} << 23) / std::max<std::int64_t>(vocabulary, 1), 256, 1024);
