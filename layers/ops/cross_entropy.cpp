@@ -14,6 +14,12 @@ std::int64_t chunk_rows(std::int64_t vocabulary) {
   return std::clamp<std::int64_t>((std::int64_t{1} << 23) / std::max<std::int64_t>(vocabulary, 1), 256, 1024);
 }
 
+// An exact sum takes one partial a micro-batch: where there are several chunks they are added up first. A plain sum
+// takes them as they come.
+bool sums_chunks_first(std::int64_t tokens, std::int64_t vocabulary, bool exact) {
+  return exact && tokens > chunk_rows(vocabulary);
+}
+
 void check_forward(const char* op, const Tensor& hidden, const PackedMatrix& projection, const Tensor& targets,
                    const Tensor& losses) {
   require(hidden.defined() && hidden.shape().rank() == 2, "{}: hidden is {}, wanted a matrix", op,
@@ -66,12 +72,10 @@ void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projec
           dprojection.size, vocabulary * width);
   cpu::check_targets(targets, vocabulary);
 
-  // An exact sum takes one partial a micro-batch: where there are several chunks they are summed here first. A plain
-  // sum takes them as they come.
   const ArenaScope scope(scratch);
   GradientSum chunk_sum = dprojection;
-  const bool summed_here = dprojection.exact != nullptr && hidden.dim(0) > chunk_rows(vocabulary);
-  if (summed_here) {
+  const bool chunks_first = sums_chunks_first(hidden.dim(0), vocabulary, dprojection.exact != nullptr);
+  if (chunks_first) {
     chunk_sum = GradientSum();
     chunk_sum.plain = allocate_zero(scratch, {vocabulary, width}).f32();
     chunk_sum.size = vocabulary * width;
@@ -81,7 +85,13 @@ void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projec
     gemm(logits, backward_projection, dhidden.slice(begin, count));
     weight_gradient(logits, hidden.slice(begin, count), chunk_sum);
   });
-  if (summed_here) add_partial(dprojection, chunk_sum.plain, dprojection.size);
+  if (chunks_first) add_partial(dprojection, chunk_sum.plain, dprojection.size);
+}
+
+Bytes cross_entropy_scratch(std::int64_t tokens, std::int64_t vocabulary, std::int64_t width, Numerics numerics) {
+  std::int64_t floats = std::min(chunk_rows(vocabulary), tokens) * vocabulary;
+  if (sums_chunks_first(tokens, vocabulary, numerics == Numerics::Reproducible)) floats += vocabulary * width;
+  return Bytes(floats * size_of(DType::F32));
 }
 
 }  // namespace switchyard

@@ -2,6 +2,8 @@
 // T x V logits are never whole in memory.   T tokens, V vocabulary, D width
 #pragma once
 
+#include "comm/base/ids.h"
+#include "comm/base/numerics.h"
 #include "layers/ops/gemm.h"
 #include "layers/tensor/parameter.h"
 #include "layers/tensor/tensor.h"
@@ -21,5 +23,8 @@ void cross_entropy(const Tensor& hidden, const PackedMatrix& projection, const T
 void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projection,
                                 const PackedMatrix& backward_projection, const Tensor& targets, float scale,
                                 Arena& scratch, Tensor losses, Tensor dhidden, const GradientSum& dprojection);
+
+// What cross_entropy_and_backward takes of its scratch at most.
+Bytes cross_entropy_scratch(std::int64_t tokens, std::int64_t vocabulary, std::int64_t width, Numerics numerics);
 
 }  // namespace switchyard

@@ -7,8 +7,8 @@
 namespace switchyard {
 
 // probabilities = softmax(logits) over experts; experts: the K largest of them, in descending order, ties to the lower
-// number; weights: their probabilities, divided by their sum where `renormalise`; log_sum_exp: logsumexp(logits), for the
-// z-loss. A row with a NaN or +infinity gives NaN throughout, and K experts that differ.
+// number; weights: their probabilities, divided by their sum where `renormalise`; log_sum_exp: logsumexp(logits), for
+// the z-loss. A row with a NaN or +infinity gives NaN throughout, and K experts that differ.
 // logits, probabilities: [T, E]; experts (int32), weights: [T, K]; log_sum_exp: [T].
 void softmax_topk(const Tensor& logits, bool renormalise, Tensor probabilities, Tensor experts, Tensor weights,
                   Tensor log_sum_exp);

@@ -56,6 +56,9 @@ Result run(const Problem& p, Numerics numerics) {
   cross_entropy_and_backward(view(p.hidden, {p.tokens, p.width}), forward, backward, view(p.targets), p.scale, scratch,
                              view(r.losses), view(r.dhidden, {p.tokens, p.width}), parameter.gradient());
   CHECK(scratch.in_use() == Bytes(0));
+  const std::int64_t scratch_told = cross_entropy_scratch(p.tokens, p.vocabulary, p.width, numerics).value();
+  CHECK(scratch.peak().value() >= scratch_told);
+  CHECK(scratch.peak().value() < scratch_told + 128);  // two tensors, each begins at a multiple of 64 bytes
   if (numerics == Numerics::Reproducible) {
     exact_to_float(parameter.gradient().exact, parameter.size(), 1.0, r.dweight.data());
   } else {
