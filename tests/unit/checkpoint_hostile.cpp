@@ -90,6 +90,32 @@ struct Forged {
 
 using Catch::Matchers::Contains;
 
+TEST_CASE("a handle has one owner") {
+  checkpoint::quiet_hdf5();
+  const auto make = [] { return H5Screate(H5S_SCALAR); };
+  const hid_t first = make();
+  const hid_t second = make();
+  {
+    Hdf5Handle a(first, H5Sclose);
+    Hdf5Handle b(std::move(a));
+    CHECK_FALSE(bool(a));
+    CHECK(b.get() == first);
+    Hdf5Handle c(second, H5Sclose);
+    c = std::move(b);  // what c had is closed, what b had lives on
+    CHECK(H5Iis_valid(second) == 0);
+    CHECK(H5Iis_valid(first) == 1);
+    Hdf5Handle& same = c;
+    c = std::move(same);
+    CHECK(c.get() == first);
+  }
+  CHECK(H5Iis_valid(first) == 0);
+  Hdf5Handle closed(make(), H5Sclose);
+  CHECK(closed.close());
+  CHECK(closed.close());  // nothing left to do
+  Hdf5Handle stale(first, H5Sclose);
+  CHECK_FALSE(stale.close());  // HDF5's refusal is heard
+}
+
 TEST_CASE("an honest file made by other hands is read") {
   Forged forged;
   CHECK(forged.load([](hid_t, hid_t group) {

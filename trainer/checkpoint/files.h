@@ -3,26 +3,23 @@
 #pragma once
 
 #include "comm/base/error.h"
+#include "comm/base/handle.h"
 
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
 
+#include <unistd.h>
+
 namespace switchyard::checkpoint {
 
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept;
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept;
-  ~FileDescriptor();
-  int get() const { return fd_; }
-
- private:
-  int fd_ = -1;
+struct FileDescriptorTraits {
+  using Value = int;
+  static int none() { return -1; }
+  static void release(int descriptor) noexcept { ::close(descriptor); }
 };
+using FileDescriptor = Handle<FileDescriptorTraits>;
 
 // Throws Error(kind) "WHAT PATH: reason" from errno.
 [[noreturn]] void fail_errno(ErrorKind kind, std::string_view what, const std::filesystem::path& path);

@@ -1,4 +1,5 @@
-// Owners of HDF5's handles, and HDF5's errors in our words. HDF5 itself never prints anything.
+// The owner of HDF5's handles (comm/base/handle.h cannot be it: here closing may fail, and that must be heard), and
+// HDF5's errors in our words. HDF5 itself never prints anything.
 #pragma once
 
 #include "comm/base/error.h"
@@ -17,10 +18,15 @@ class Hdf5Handle {
   Hdf5Handle(hid_t id, Close closer) : id_(id), close_(closer) {}
   Hdf5Handle(Hdf5Handle&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)), close_(other.close_) {}
   Hdf5Handle& operator=(Hdf5Handle&& other) noexcept {
-    std::swap(id_, other.id_);
-    std::swap(close_, other.close_);
+    if (this != &other) {
+      close();
+      id_ = std::exchange(other.id_, H5I_INVALID_HID);
+      close_ = other.close_;
+    }
     return *this;
   }
+  Hdf5Handle(const Hdf5Handle&) = delete;
+  Hdf5Handle& operator=(const Hdf5Handle&) = delete;
   ~Hdf5Handle() { close(); }
 
   hid_t get() const { return id_; }

@@ -4,13 +4,13 @@
 #include "trainer/checkpoint/names.h"
 #include "trainer/checkpoint/shard_reader.h"
 
-#include <fmt/format.h>
-
 #include <map>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <fmt/format.h>
 
 namespace switchyard {
 namespace {
