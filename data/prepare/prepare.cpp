@@ -24,6 +24,8 @@ namespace fs = std::filesystem;
 using Progress = std::function<void(const PrepareProgress&)>;
 
 constexpr std::int64_t kPieceVocab = 4096;
+// Training text that sentencepiece is trained on. More makes training slower and hardly changes the pieces.
+constexpr std::int64_t kSampleBytesAPiece = 1024;
 constexpr double kValidFraction = 0.02;
 constexpr std::int64_t kValidBytes = 1 << 20;
 
@@ -180,7 +182,9 @@ CorpusMeta prepare(const PrepareOptions& options, const Progress& told) {
 
   const bool pieces = options.tokenizer == "sentencepiece";
   const std::int64_t unit_bytes = unit_bytes_for(total);
-  Survey seen = survey(UnitReader(inputs, unit_bytes), total, pieces ? options.sample_bytes : 0, progress);
+  const std::int64_t piece_vocab = options.vocab.value_or(kPieceVocab);
+  const std::int64_t sample_bytes = pieces ? kSampleBytesAPiece * piece_vocab : 0;
+  Survey seen = survey(UnitReader(inputs, unit_bytes), total, sample_bytes, progress);
   if (seen.units == 0) fail(ErrorKind::Data, "there is no text in the input ({} files)", inputs.size());
 
   const double fraction = options.valid_fraction.value_or(
@@ -189,7 +193,7 @@ CorpusMeta prepare(const PrepareOptions& options, const Progress& told) {
   std::string model;
   if (pieces) {
     progress({"training the tokenizer", 0, total});
-    model = train_on(std::exchange(seen.sample, {}), holdout, options.vocab.value_or(kPieceVocab));
+    model = train_on(std::exchange(seen.sample, {}), holdout, piece_vocab);
   }
   const std::unique_ptr<Tokenizer> tokenizer =
       pieces ? make_sentencepiece_tokenizer(model, kTokenizerModelName) : make_byte_tokenizer();

@@ -29,8 +29,7 @@ struct PrepareOptions {
   std::optional<double> valid_fraction;  // of the text; where not given 0.02, but no more than about 1 MiB
   std::uint64_t seed = 1;                // of the choice of the held-out text
   std::int64_t shard_tokens = std::int64_t{1} << 26;
-  std::int64_t sample_bytes = std::int64_t{1} << 25;  // of training text that the tokenizer is trained on
-  bool force = false;                                 // replace what an earlier prepare wrote to `out`
+  bool force = false;  // replace what an earlier prepare wrote to `out`
 };
 
 struct PrepareProgress {

@@ -8,6 +8,8 @@
 
 #include <random>
 
+#include <sentencepiece_processor.h>
+
 using namespace switchyard;
 using switchyard::test::error_of;
 using switchyard::test::Scratch;
@@ -195,6 +197,24 @@ TEST_CASE("sentencepiece: words of the sample become pieces, and blocks cut at l
     const auto rest = tokenizer->encode(text.substr(cut + 1));
     parts.insert(parts.end(), rest.begin(), rest.end());
     CHECK((parts == whole));
+  }
+}
+
+TEST_CASE("sentencepiece: words encoded one by one give what SentencePiece gives for the whole line", "[tokenizer]") {
+  sentencepiece::SentencePieceProcessor whole;
+  REQUIRE(whole.LoadFromSerializedProto(model()).ok());
+  const auto tokenizer = make_sentencepiece_tokenizer(model(), "model");
+  const std::string source = sample()[2];
+  std::mt19937 draw(3);
+  for (int round = 0; round < 500; ++round) {
+    std::string line;
+    for (std::size_t n = draw() % 12; n > 0; --n) {
+      line += source.substr(draw() % source.size(), draw() % 15) + std::string(draw() % 4, ' ');
+    }
+    std::erase_if(line, [](char c) { return c < ' ' || c > '~'; });
+    std::vector<int> expected;
+    REQUIRE(whole.Encode(line, &expected).ok());
+    if (tokenizer->encode(line) != expected) FAIL(line);
   }
 }
 
