@@ -7,6 +7,7 @@
 #include "launch/eval.h"
 #include "launch/generate.h"
 #include "launch/prepare.h"
+#include "launch/train.h"
 
 #include <new>
 
@@ -17,6 +18,7 @@ namespace {
 
 // In the order in which --help lists them.
 const std::vector<void (*)(CLI::App&, Run&)> commands = {
+    add_train,
     add_prepare,
     add_eval,
     add_generate,

@@ -52,6 +52,8 @@ class Engine {
   std::vector<StateTensor> state();
   // Values were loaded: what was derived from them is made anew.
   void touch();
+  // Seconds that this rank has spent in the exchange since the last call.
+  double take_exchange_seconds() { return layout_.exchange().take_traffic().seconds; }
 
  private:
   void read_micro_batch(std::int64_t first_sample, const Loader& loader, bool in_order, std::int64_t sequences);

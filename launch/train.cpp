@@ -1,0 +1,71 @@
+// switchyard train: trains a config's model on prepared text.
+#include "launch/train.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "comm/base/log.h"
+#include "comm/group/environment.h"
+#include "launch/cli.h"
+#include "trainer/loop/run.h"
+
+namespace switchyard {
+namespace {
+
+constexpr int exit_stopped_early = 75;
+
+struct Arguments {
+  ConfigOptions config;
+  RunOptions run;
+  std::string resume = "auto";
+  std::int64_t stop_after = 0;
+};
+
+int run_train(Arguments arguments) {
+  RunOptions& run = arguments.run;
+  if (arguments.resume == "auto") {
+    run.resume = Resume::Auto;
+  } else if (arguments.resume == "must") {
+    run.resume = Resume::Must;
+  } else if (arguments.resume == "never") {
+    run.resume = Resume::Never;
+  } else {
+    run.resume = Resume::Path;
+    run.resume_path = arguments.resume;
+  }
+  if (arguments.stop_after > 0) run.stop_after = arguments.stop_after;
+  const Config config = load_config(arguments.config);  // every fault is told before MPI does any work
+
+  Environment environment;
+  set_log_rank(environment.world().rank().value(), environment.world().size());
+  return run_training(environment.world(), config, run) == RunOutcome::Stopped ? exit_stopped_early : 0;
+}
+
+}  // namespace
+
+void add_train(CLI::App& parent, Run& run) {
+  auto* command = parent.add_subcommand("train", "Train the model of a config on prepared text");
+  auto arguments = std::make_shared<Arguments>();
+  arguments->run.out = "runs/default";
+  add_config_options(*command, arguments->config, ConfigFile::Positional);
+  command->add_option("--out", arguments->run.out, "The run's folder: config, metrics, checkpoints")
+      ->type_name("DIR")
+      ->capture_default_str();
+  command
+      ->add_option("--resume", arguments->resume,
+                   "auto: from the folder's newest checkpoint if there is one; must; never; or a checkpoint's folder")
+      ->type_name("auto|must|never|PATH")
+      ->capture_default_str();
+  command->add_option("--stop-after", arguments->stop_after, "Save and leave after this many steps in all (code 75)")
+      ->type_name("STEP")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--dry-run", arguments->run.dry_run, "Say what would run and what memory it takes, and leave");
+  command->callback([&run, arguments] { run = [arguments] { return run_train(*arguments); }; });
+}
+
+}  // namespace switchyard

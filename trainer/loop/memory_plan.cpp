@@ -1,0 +1,107 @@
+#include "trainer/loop/memory_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "layers/moe/placement.h"
+#include "layers/ops/gemm.h"
+#include "trainer/model/catalogue.h"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t f32 = 4;
+
+// The shapes of one micro-batch on one rank.
+struct Load {
+  std::int64_t tokens = 0;          // T
+  std::int64_t received_rows = 0;   // R
+  std::int64_t received_slots = 0;  // S
+};
+
+Load load_of(const Config& config, const Grid& grid, Rank rank) {
+  Load load;
+  load.tokens = config.train.micro_batch * config.model.seq_len;
+  const std::int64_t micro_batches = config.train.global_batch / config.train.micro_batch;
+  const double senders = std::min<double>(static_cast<double>(micro_batches), grid.ranks) / grid.ranks;
+  const int group = grid.group_of(rank);
+  const int size = grid.group_size(group);
+  const Placement placement(config.moe.experts, size);
+  const Range local = placement.local(Rank(rank.value() - grid.first_rank(group).value()));
+  const double share = static_cast<double>(local.size()) / static_cast<double>(config.moe.experts);
+  const double group_tokens = static_cast<double>(load.tokens * size) * senders;
+  const double top_k = static_cast<double>(config.moe.top_k);
+  load.received_slots = static_cast<std::int64_t>(group_tokens * top_k * share);
+  // A row comes once however many of its slots are here: 1 - P(none of them is).
+  const double any = share >= 1 ? 1.0 : 1 - std::pow(1 - share, top_k);
+  load.received_rows = static_cast<std::int64_t>(group_tokens * any);
+  return load;
+}
+
+std::int64_t parts_of_feed_forward(const ModelConfig& model) { return has_gate(model) ? 3 : 2; }
+
+}  // namespace
+
+MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads) {
+  const ModelConfig& model = config.model;
+  const MoeConfig& moe = config.moe;
+  const bool exact = config.train.numerics == Numerics::Reproducible;
+  const int group = grid.group_of(rank);
+  const Placement placement(moe.experts, grid.group_size(group));
+  const Rank in_group(rank.value() - grid.first_rank(group).value());
+
+  MemoryPlan plan;
+  std::int64_t elements = 0;
+  for (const ParameterSpec& spec : make_catalogue(config)) {
+    if (!spec.owner.replicated() && placement.owner(spec.owner.expert) != in_group) continue;
+    elements += spec.shape.size();
+    if (spec.shape.rank() != 2) continue;
+    if (spec.name == "embed_tokens.weight" && !model.tie_embeddings) continue;  // rows are looked up, not multiplied
+    const std::int64_t out = spec.shape[0];
+    const std::int64_t in = spec.shape[1];
+    plan.packed += f32 * (PackedMatrix::packed_size(in, out) + PackedMatrix::packed_size(out, in));
+  }
+  plan.weights = f32 * elements;
+  plan.optimizer = 2 * f32 * elements;
+  plan.gradients = (exact ? 8 : f32) * elements;
+
+  const Load load = load_of(config, grid, rank);
+  const std::int64_t tokens = load.tokens;
+  const std::int64_t width = model.d_model;
+  const std::int64_t kv_width = model.kv_heads * (width / model.heads);
+  const std::int64_t parts = parts_of_feed_forward(model);
+  std::int64_t kept = tokens * (5 * width + 6);  // embedding, final norm, its gradient, the stream's; tokens and losses
+  std::int64_t most_scratch = 0;
+  for (std::int64_t l = 0; l < model.layers; ++l) {
+    kept += tokens * (6 * width + 2 * kv_width + model.heads + 4);  // stream, norms, q, k, v, attention's output
+    const std::int64_t attention_scratch = tokens * (3 * width + 2 * kv_width) +
+                                           threads * (model.seq_len * 8 * (width / model.heads));
+    if (!is_moe_layer(config, l)) {
+      kept += tokens * parts * model.d_ff;
+      most_scratch = std::max({most_scratch, attention_scratch, tokens * (width + model.d_ff)});
+      continue;
+    }
+    const std::int64_t shared = moe.shared_experts * model.d_ff;
+    kept += tokens * (moe.experts + 2 * moe.top_k + 1);                                // the router's
+    kept += load.received_slots * (2 * width + parts * model.d_ff + 3) + load.received_rows;  // the experts'
+    kept += tokens * parts * shared;
+    const std::int64_t backward = tokens * width + load.received_rows * width +
+                                  load.received_slots * (2 * width + model.d_ff + 2) + tokens * shared;
+    most_scratch = std::max({most_scratch, attention_scratch, backward});
+  }
+  const std::int64_t logits = std::min<std::int64_t>(tokens, std::clamp<std::int64_t>((1 << 23) / model.vocab, 256, 1024));
+  most_scratch = std::max(most_scratch, logits * model.vocab + (exact && tokens > logits ? model.vocab * width : 0));
+  plan.activations = f32 * (kept + most_scratch);
+
+  const int expert_ranks = grid.group_size(group);
+  if (expert_ranks > 1) {
+    // Rows that come back one a slot, and those that are packed for the others.
+    const double away = 1.0 - 1.0 / expert_ranks;
+    plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(f32 * tokens * width * 2 * moe.top_k));
+  }
+  if (grid.ranks > 1) plan.buffers += 8 << 20;  // a bucket of gradient sums
+  plan.program = (38 << 20) + (grid.ranks > 1 ? (10 << 20) : 0);
+  return plan;
+}
+
+}  // namespace switchyard

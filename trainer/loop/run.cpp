@@ -1,0 +1,329 @@
+#include "trainer/loop/run.h"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <memory>
+
+#include "comm/base/log.h"
+#include "comm/base/timers.h"
+#include "comm/group/affinity.h"
+#include "comm/group/agree.h"
+#include "comm/group/environment.h"
+#include "data/loader/token_shard.h"
+#include "trainer/config/load.h"
+#include "trainer/config/schema.h"
+#include "trainer/loop/engine.h"
+#include "trainer/loop/evaluation.h"
+#include "trainer/loop/memory_plan.h"
+#include "trainer/loop/restore.h"
+#include "trainer/model/catalogue.h"
+#include "trainer/monitor/banner.h"
+#include "trainer/monitor/memory.h"
+#include "trainer/monitor/metrics.h"
+#include "trainer/monitor/progress.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct RunData {
+  std::shared_ptr<const TokenShards> train;
+  std::unique_ptr<ValidSplit> valid;  // null where the folder has no held-out text long enough
+};
+
+RunData open_data(const Group& world, Config& config) {
+  RunData data;
+  collectively(world, "opening the data", [&] {
+    data.train = TokenShards::open(config.data.train, Split::Train);
+    if (config.model.vocab == 0) config.model.vocab = data.train->vocab();
+    if (config.model.vocab < data.train->vocab()) {
+      fail(ErrorKind::Usage, "model.vocab = {} is too small: the token ids of {} go up to {}", config.model.vocab,
+           config.data.train, data.train->vocab() - 1);
+    }
+    if (config.data.valid.empty() || !fs::exists(config.data.valid)) return;
+    const auto shards = TokenShards::open(config.data.valid, Split::Valid);
+    if (shards->tokens() > config.model.seq_len) {
+      data.valid = std::make_unique<ValidSplit>(config.data.valid, config.model.seq_len);
+    }
+  });
+  require_same(world, "the number of training tokens", std::to_string(data.train->tokens()));
+  return data;
+}
+
+// The checkpoint to go on from, the same on all ranks.
+std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOptions& options) {
+  const fs::path checkpoints = options.out / "checkpoints";
+  std::string chosen;
+  collectively(world, "looking for a checkpoint", [&] {
+    if (!world.is_root()) return;
+    if (options.resume == Resume::Path) {
+      chosen = locate_checkpoint(options.resume_path).path.string();
+      return;
+    }
+    std::vector<std::string> skipped;
+    const auto newest = find_newest_checkpoint(checkpoints, &skipped);
+    for (const std::string& reason : skipped) log_warning("passed over a checkpoint: {}", reason);
+    if (options.resume == Resume::Never && (newest || !skipped.empty())) {
+      fail(ErrorKind::Usage, "{} holds checkpoints already, and --resume never would write over them: choose another --out",
+           checkpoints.string());
+    }
+    if (options.resume == Resume::Must && !newest) {
+      fail(ErrorKind::Usage, "--resume must: there is no complete checkpoint in {}", checkpoints.string());
+    }
+    if (newest) chosen = newest->path.string();
+  });
+  chosen = world.broadcast(chosen, Rank(0));
+  if (chosen.empty()) return std::nullopt;
+  std::optional<CheckpointInfo> info;
+  collectively(world, "reading the checkpoint's manifest", [&] { info = read_checkpoint_info(chosen); });
+  return info;
+}
+
+Banner make_banner(const Config& config, Layout& layout, const RunData& data, const fs::path& out,
+                   std::int64_t first_step) {
+  const ParameterCounts counts = count_parameters(config);
+  const int threads = omp_get_max_threads();
+  Banner banner;
+  banner.version = SWITCHYARD_VERSION;
+  banner.run = out.string();
+  banner.ranks = layout.world().size();
+  banner.hosts = layout.nodes().hosts;
+  for (const auto& ranks : layout.nodes().ranks_on) banner.ranks_on.push_back(static_cast<int>(ranks.size()));
+  banner.nodes_forced = layout.nodes().forced;
+  banner.threads = threads;
+  banner.expert_size = layout.grid().expert_size;
+  banner.expert_groups = layout.grid().groups();
+  banner.device = config.device;
+  banner.exchange = layout.exchange().name();
+  banner.numerics = config.train.numerics == Numerics::Reproducible ? "reproducible" : "fast";
+  banner.d_model = config.model.d_model;
+  banner.layers = config.model.layers;
+  for (std::int64_t l = 0; l < config.model.layers; ++l) banner.mixture_layers += is_moe_layer(config, l) ? 1 : 0;
+  banner.heads = config.model.heads;
+  banner.kv_heads = config.model.kv_heads;
+  banner.vocab = config.model.vocab;
+  banner.seq_len = config.model.seq_len;
+  banner.experts = config.moe.experts;
+  banner.top_k = config.moe.top_k;
+  banner.shared_experts = config.moe.shared_experts;
+  banner.capacity_factor = config.moe.capacity_factor;
+  banner.parameters = counts.total;
+  banner.active_parameters = counts.active;
+  banner.data = config.data.train;
+  banner.train_tokens = data.train->tokens();
+  banner.steps = config.train.steps;
+  banner.first_step = first_step;
+  banner.global_batch = config.train.global_batch;
+  banner.micro_batch = config.train.micro_batch;
+  const MemoryPlan memory = plan_memory(config, layout.grid(), Rank(0), threads);
+  banner.memory = {{"weights", memory.weights},         {"gradients", memory.gradients},
+                   {"optimizer", memory.optimizer},     {"packed weights", memory.packed},
+                   {"activations", memory.activations}, {"buffers", memory.buffers},
+                   {"program", memory.program}};
+  banner.memory_available = available_memory();
+  return banner;
+}
+
+StepMetrics metrics_of(const StepReport& report, const RunState& state, double seconds, double exchange_seconds) {
+  StepMetrics metrics;
+  metrics.step = state.step;
+  metrics.tokens = state.tokens;
+  metrics.loss = report.loss;
+  metrics.aux_loss = report.aux_loss;
+  metrics.z_loss = report.z_loss;
+  metrics.lr = report.lr;
+  metrics.grad_norm = report.grad_norm;
+  metrics.tokens_per_s = static_cast<double>(report.tokens) / seconds;
+  metrics.step_time_s = seconds;
+  metrics.exchange_s = exchange_seconds;
+  metrics.skipped = state.skipped;
+  for (const LayerLoad& layer : report.layers) {
+    metrics.slots_kept += layer.kept;
+    metrics.slots_dropped += layer.dropped;
+    metrics.layers.push_back({.layer = layer.layer,
+                              .load_max_over_mean = layer.load_max_over_mean(),
+                              .max_violation = layer.max_violation,
+                              .entropy = layer.entropy,
+                              .drop_rate = layer.drop_rate(),
+                              .dead_experts = layer.dead_experts()});
+  }
+  metrics.slots = metrics.slots_kept + metrics.slots_dropped;
+  if (metrics.slots > 0) metrics.drop_rate = static_cast<double>(metrics.slots_dropped) / static_cast<double>(metrics.slots);
+  return metrics;
+}
+
+ProgressStep progress_of(const StepMetrics& metrics, bool applied) {
+  ProgressStep progress;
+  progress.step = metrics.step;
+  progress.loss = metrics.loss;
+  progress.lr = metrics.lr;
+  progress.grad_norm = metrics.grad_norm;
+  progress.tokens_per_s = metrics.tokens_per_s;
+  for (const LayerMetrics& layer : metrics.layers) {
+    progress.load_max_over_mean = std::max(progress.load_max_over_mean, layer.load_max_over_mean);
+  }
+  progress.drop_rate = metrics.drop_rate;
+  progress.step_time_s = metrics.step_time_s;
+  progress.skipped = !applied;
+  return progress;
+}
+
+// Is `step` one at which something happens that is due every so many steps, and at the end?
+bool is_due(std::int64_t every, std::int64_t step, std::int64_t last) {
+  return step == last || (every > 0 && step % every == 0);
+}
+
+class Run {
+ public:
+  Run(const Group& world, const Config& config, const RunOptions& options, const RunData& data, Layout& layout)
+      : world_(world),
+        config_(config),
+        options_(options),
+        data_(data),
+        engine_(config, layout, open_device(config.device)),
+        loader_(data.train, config.model.seq_len, config.train.seed) {
+    state_.seed = config.train.seed;
+    state_.config_toml = to_toml(config);
+    state_.run_id = fmt::format("{:016x}", static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()) ^
+                                               (static_cast<std::uint64_t>(::getpid()) << 48U));
+    state_.run_id = world.broadcast(state_.run_id, Rank(0));
+  }
+
+  void restore(const CheckpointInfo& checkpoint) {
+    if (checkpoint.state.seed != config_.train.seed) {
+      throw CollectiveError(ErrorKind::Usage,
+                            fmt::format("{} was trained with train.seed = {}, the config says {}: the data would not go on "
+                                        "where it stopped",
+                                        checkpoint.path.string(), checkpoint.state.seed, config_.train.seed));
+    }
+    load_state(engine_, world_, checkpoint, LoadWhat::WeightsAndOptimizer);
+    const std::string config_toml = state_.config_toml;
+    const std::string run_id = options_.resume == Resume::Path ? state_.run_id : checkpoint.state.run_id;
+    state_ = checkpoint.state;
+    state_.config_toml = config_toml;
+    state_.run_id = run_id;
+    saved_step_ = options_.resume == Resume::Path ? -1 : state_.step;
+  }
+
+  RunOutcome train() {
+    const std::int64_t steps = config_.train.steps;
+    std::optional<MetricsWriter> metrics_file;
+    std::optional<Progress> progress;
+    collectively(world_, "preparing the run's folder", [&] {
+      if (!world_.is_root()) return;
+      fs::create_directories(options_.out);
+      std::ofstream(options_.out / "config.toml") << state_.config_toml;
+      if (fs::exists(config_.data.tokenizer)) keep_tokenizer(config_.data.tokenizer, options_.out);
+      metrics_file.emplace(options_.out / "metrics.jsonl", state_.step);
+      progress.emplace(stderr, Progress::suited_to(stderr, steps, state_.step, config_.log.every));
+    });
+    const std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));
+    while (state_.step < last) {
+      StepMetrics metrics;
+      const bool applied = one_step(metrics);
+      const std::int64_t step = state_.step;
+      if (is_due(config_.log.digest_every, step, last) || is_due(config_.checkpoint.every, step, last)) {
+        state_.digest = engine_.digest();
+        metrics.digest = state_.digest;
+      }
+      if (data_.valid && is_due(config_.train.eval_every, step, steps)) {
+        set_progress(step, "evaluation");
+        const Evaluation evaluation = evaluate(engine_, *data_.valid, config_.train.eval_sequences);
+        metrics.valid_loss = evaluation.loss;
+        metrics.valid_bits_per_byte = evaluation.bits_per_byte;
+      }
+      collectively(world_, "writing metrics", [&] {
+        if (metrics_file) metrics_file->write(metrics);
+      });
+      if (progress) {
+        progress->step(progress_of(metrics, applied));
+        if (metrics.valid_loss) progress->note(evaluation_text(metrics));
+      }
+      if (is_due(config_.checkpoint.every, step, last)) save(progress ? &*progress : nullptr);
+    }
+    if (progress) progress->note(fmt::format("done: step {} of {}, digest {}, peak memory of rank 0 {}", state_.step, steps,
+                                             digest_text(state_.digest), size_text(peak_memory())));
+    return state_.step < steps ? RunOutcome::Stopped : RunOutcome::Done;
+  }
+
+  const RunState& state() const { return state_; }
+
+ private:
+  bool one_step(StepMetrics& metrics) {
+    const auto start = Clock::now();
+    const StepReport report = engine_.step(state_.step, state_.updates, state_.next_sample, loader_);
+    ++state_.step;
+    if (report.applied) {
+      ++state_.updates;
+    } else {
+      ++state_.skipped;
+      if (world_.is_root()) {
+        log_warning("step {}: a NaN, an infinity or an overflow in the gradients; the update is left out on all ranks",
+                    state_.step);
+      }
+    }
+    state_.next_sample += config_.train.global_batch;
+    state_.tokens += report.tokens;
+    metrics = metrics_of(report, state_, seconds_since(start), engine_.take_exchange_seconds());
+    return report.applied;
+  }
+
+  std::string evaluation_text(const StepMetrics& metrics) const {
+    std::string text = fmt::format("step {}: validation loss {:.4f}", metrics.step, *metrics.valid_loss);
+    if (metrics.valid_bits_per_byte) text += fmt::format(", {:.4f} bits per byte", *metrics.valid_bits_per_byte);
+    return text;
+  }
+
+  void save(Progress* progress) {
+    if (saved_step_ == state_.step) return;
+    set_progress(state_.step, "checkpoint");
+    const auto start = Clock::now();
+    const fs::path path =
+        save_checkpoint(world_, options_.out / "checkpoints", state_, engine_.state(), config_.checkpoint.keep);
+    saved_step_ = state_.step;
+    if (progress != nullptr) progress->note(fmt::format("saved {} in {:.2f} s", path.string(), seconds_since(start)));
+  }
+
+  const Group& world_;
+  const Config& config_;
+  const RunOptions& options_;
+  const RunData& data_;
+  Engine engine_;
+  Loader loader_;
+  RunState state_;
+  std::int64_t saved_step_ = -1;
+};
+
+}  // namespace
+
+RunOutcome run_training(const Group& world, Config config, const RunOptions& options) {
+  const RunData data = open_data(world, config);
+  const std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
+  Layout layout(world, config);
+  const std::int64_t first_step = checkpoint ? checkpoint->state.step : 0;
+  const std::string warning = affinity_warning(world, omp_get_max_threads());
+  if (world.is_root()) {
+    const bool colour = ::isatty(STDERR_FILENO) != 0;
+    fmt::print(stderr, "{}", format_banner(make_banner(config, layout, data, options.out, first_step), colour));
+    if (!warning.empty()) log_warning("{}", warning);
+    if (checkpoint) log_info("going on from {}", checkpoint->path.string());
+  }
+  if (options.dry_run) return RunOutcome::Done;
+  if (first_step >= config.train.steps) {
+    log_info("{} has all {} steps already: nothing is left to do", checkpoint->path.string(), config.train.steps);
+    return RunOutcome::Done;
+  }
+  Run run(world, config, options, data, layout);
+  if (checkpoint) run.restore(*checkpoint);
+  return run.train();
+}
+
+}  // namespace switchyard
