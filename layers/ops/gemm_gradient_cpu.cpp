@@ -31,6 +31,7 @@ struct GradientBlock {
 // The most columns and rows of a weight that one task works on: they bound the scratch memory to 8 MiB a thread.
 inline constexpr std::int64_t most_columns = 1536;
 inline constexpr std::int64_t most_rows = 768;
+inline constexpr std::int64_t small_right = 96 << 10;  // floats
 }  // namespace switchyard
 #endif
 
@@ -68,60 +69,91 @@ struct Scratch {
   float* waiting;  // [n_end - n_begin][whole panels]: the chains of a segment that has more pieces to come
 };
 
-// `first_row` to `first_row + tiles.total`: the block's rows of the weight.
+struct Tile {
+  std::int64_t row, rows;     // of the weight
+  std::int64_t panel, width;  // its columns, by panels
+};
+
+// One tile's partials over the chunk. `next` is the tile after it.
+void run_tile(const GradientBlock& block, const Chunk& chunk, const Scratch& scratch, const float* left, const Tile& at,
+              const Tile& next) {
+  using namespace gemm_layout;
+  HWY_ALIGN float finished[max_tile_rows * max_tile_panels * panel_width];
+  const std::int64_t depth = chunk.depth;
+  const std::int64_t column = at.panel * panel_width;
+  const std::int64_t columns = std::min(at.width * panel_width, block.k - column);
+  const TileKernel kernel = tile_kernel(static_cast<int>(at.rows), static_cast<int>(at.width));
+  const std::int64_t element = block.gradient->exact != nullptr ? 8 : 4;
+  const auto* sum = reinterpret_cast<const char*>(block.gradient->exact);
+  if (sum == nullptr) sum = reinterpret_cast<const char*>(block.gradient->plain);
+  TileProduct tile{.depth = depth,
+                   .left = left,
+                   .right = scratch.right + (at.panel - block.panel_begin) * depth * panel_width,
+                   .panel_stride = depth * panel_width,
+                   .c = finished,
+                   .c_stride = at.width * panel_width,
+                   .from_c = false,
+                   .touch = sum + (next.row * block.k + next.panel * panel_width) * element,
+                   .touch_stride = block.k * element,
+                   .touch_lines = chunk.last ? static_cast<int>(at.width * panel_width * element / 64) : 0};
+  if (chunk.bounds.empty()) {
+    const std::int64_t stride = (block.panel_end - block.panel_begin) * panel_width;
+    tile.c = scratch.waiting + (at.row - block.n_begin) * stride + (at.panel - block.panel_begin) * panel_width;
+    tile.c_stride = stride;
+    tile.from_c = !chunk.first;
+    kernel(tile);
+    if (chunk.last) add_tile(block, tile.c, tile.c_stride, at.row, at.rows, column, columns);
+    return;
+  }
+  const float* const right = tile.right;
+  for (std::size_t s = 0; s + 1 < chunk.bounds.size(); ++s) {
+    const std::int64_t begin = chunk.bounds[s] - chunk.row;
+    tile.depth = chunk.bounds[s + 1] - chunk.bounds[s];
+    if (tile.depth == 0) continue;
+    tile.left = left + begin * at.rows;
+    tile.right = right + begin * panel_width;
+    kernel(tile);
+    add_tile(block, finished, tile.c_stride, at.row, at.rows, column, columns);
+    tile.touch_lines = 0;
+  }
+}
+
+// The rows of the weight from `first_row` on that `tiles` cuts.
 void run_chunk_block(const GradientBlock& block, const Chunk& chunk, std::int64_t first_row,
                      const gemm_layout::Cut& tiles, const Scratch& scratch) {
   using namespace gemm_layout;
-  const std::int64_t depth = chunk.depth;
-  const std::int64_t waiting_stride = (block.panel_end - block.panel_begin) * panel_width;
-  float* const waiting = scratch.waiting + (first_row - block.n_begin) * waiting_stride;
-  const auto* sum = reinterpret_cast<const char*>(block.gradient->exact);
-  if (sum == nullptr) sum = reinterpret_cast<const char*>(block.gradient->plain);
-  const std::int64_t element = block.gradient->exact != nullptr ? 8 : 4;
-  HWY_ALIGN float finished[max_tile_rows * max_tile_panels * panel_width];
-
-  pack_tiles(block.dy + chunk.row * block.n + first_row, block.n, tiles, depth, scratch.left);
-  int width = widest_tile(static_cast<int>(tiles.size(0)));
-  for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width) {
+  pack_tiles(block.dy + chunk.row * block.n + first_row, block.n, tiles, chunk.depth, scratch.left);
+  const std::int64_t widest = widest_tile(static_cast<int>(tiles.size(0)));
+  const std::int64_t panels_here = block.panel_end - block.panel_begin;
+  const auto width_at = [&](std::int64_t panel) {
+    std::int64_t width = widest;
     while (panel + width > block.panel_end) width /= 2;
-    const std::int64_t column = panel * panel_width;
-    const std::int64_t columns = std::min(width * panel_width, block.k - column);
+    return width;
+  };
+  const auto tile_at = [&](std::int64_t t, std::int64_t panel) {
+    return Tile{first_row + tiles.begin(t), tiles.size(t), panel, width_at(panel)};
+  };
+  const auto left_of = [&](std::int64_t t) { return scratch.left + tiles.begin(t) * chunk.depth; };
+
+  // Where there is little arithmetic to hide the sums behind, they are best walked along their rows, as they lie in
+  // memory; the panels must then be small enough to stay in the second-level cache.
+  if (panels_here * panel_width * chunk.depth <= small_right) {
     for (std::int64_t t = 0; t < tiles.pieces; ++t) {
-      const std::int64_t row = tiles.begin(t);
-      const std::int64_t rows = tiles.size(t);
-      const TileKernel kernel = tile_kernel(static_cast<int>(rows), width);
-      const bool more = t + 1 < tiles.pieces;
-      const std::int64_t next_row = first_row + (more ? row + rows : 0);
-      const std::int64_t next_column = column + (more ? 0 : width * panel_width);
-      TileProduct tile{.depth = depth,
-                       .left = scratch.left + row * depth,
-                       .right = scratch.right + (panel - block.panel_begin) * depth * panel_width,
-                       .panel_stride = depth * panel_width,
-                       .c = finished,
-                       .c_stride = width * panel_width,
-                       .from_c = false,
-                       .touch = sum + (next_row * block.k + next_column) * element,
-                       .touch_stride = block.k * element,
-                       .touch_lines = static_cast<int>(width * panel_width * element / 64)};
-      if (!chunk.bounds.empty()) {
-        const TileProduct whole = tile;
-        for (std::size_t s = 0; s + 1 < chunk.bounds.size(); ++s) {
-          tile.depth = chunk.bounds[s + 1] - chunk.bounds[s];
-          if (tile.depth == 0) continue;
-          tile.left = whole.left + (chunk.bounds[s] - chunk.row) * rows;
-          tile.right = whole.right + (chunk.bounds[s] - chunk.row) * panel_width;
-          kernel(tile);
-          add_tile(block, finished, tile.c_stride, first_row + row, rows, column, columns);
-          tile.touch_lines = 0;
-        }
-        continue;
+      for (std::int64_t panel = block.panel_begin, next; panel < block.panel_end; panel = next) {
+        const Tile at = tile_at(t, panel);
+        next = panel + at.width;
+        Tile after = at;
+        after.panel = next;
+        run_tile(block, chunk, scratch, left_of(t), at, after);
       }
-      tile.c = waiting + row * waiting_stride + (panel - block.panel_begin) * panel_width;
-      tile.c_stride = waiting_stride;
-      tile.from_c = !chunk.first;
-      if (!chunk.last) tile.touch_lines = 0;
-      kernel(tile);
-      if (chunk.last) add_tile(block, tile.c, tile.c_stride, first_row + row, rows, column, columns);
+    }
+    return;
+  }
+  for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width_at(panel)) {
+    for (std::int64_t t = 0; t < tiles.pieces; ++t) {
+      const bool more = t + 1 < tiles.pieces;
+      run_tile(block, chunk, scratch, left_of(t), tile_at(t, panel),
+               more ? tile_at(t + 1, panel) : Tile{first_row, 0, panel + width_at(panel), 0});
     }
   }
 }
@@ -204,7 +236,7 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
       const std::int64_t first = columns.begin(j) * 4;
       const std::int64_t end = std::min(first + columns.size(j) * 4, panels(k));
       const std::int64_t work = rows * n * (end - first) * panel_width;
-      const std::int64_t pieces = std::max(pieces_of(work, total, threads, divide_up(n, 14)), divide_up(n, most_rows));
+      const std::int64_t pieces = std::max(pieces_of(work, total, threads, divide_up(n, 16)), divide_up(n, most_rows));
       const Cut blocks(n, divide_up(n, pieces));
       for (std::int64_t i = 0; i < blocks.pieces; ++i) {
         tasks.push_back({.dy = dy,

@@ -136,6 +136,10 @@ void multiply_tile(const TileProduct& tile) {
     }
   }
 
+  for (; touches > 0; --touches, touch += tile.touch_stride) {
+    for (int line = 0; line < tile.touch_lines; ++line) __builtin_prefetch(touch + line * 64, 0, 3);
+  }
+
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
