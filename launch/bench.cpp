@@ -1,6 +1,7 @@
 #include "launch/bench.h"
 
 #include "launch/bench_gemm.h"
+#include "launch/bench_step.h"
 
 #include <memory>
 
@@ -39,6 +40,7 @@ void add_bench(CLI::App& parent, Run& run) {
   auto* bench = parent.add_subcommand("bench", "Measure parts of the program on this machine");
   bench->require_subcommand(1);
   add_bench_gemm(*bench, run);
+  add_bench_step(*bench, run);
 }
 
 }  // namespace switchyard

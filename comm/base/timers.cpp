@@ -58,10 +58,11 @@ double PhaseTimes::total() const {
   return std::accumulate(seconds.begin(), seconds.end(), 0.0);
 }
 
-PhaseTimer::PhaseTimer(Phase phase) : outer_(phase_clock.phase), counts_(phase_clock.runs) {
+PhaseTimer::PhaseTimer(Phase phase, double flops) : outer_(phase_clock.phase), counts_(phase_clock.runs) {
   if (!counts_) return;
   phase_clock.turn_to(phase);
   ++phase_clock.times.entered[static_cast<std::size_t>(phase)];
+  phase_clock.times.flops[static_cast<std::size_t>(phase)] += flops;
 }
 
 PhaseTimer::~PhaseTimer() {

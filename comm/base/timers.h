@@ -16,18 +16,21 @@ enum class Phase { Other, Gemm, Attention, Router, Elementwise, Exchange, Reduce
 inline constexpr int phase_count = 10;
 const char* name_of(Phase phase);  // "gemm"
 
-// Seconds and times entered of each phase.
+// Seconds, times entered and floating-point operations of each phase.
 struct PhaseTimes {
   std::array<double, phase_count> seconds{};
   std::array<std::int64_t, phase_count> entered{};
+  std::array<double, phase_count> flops{};
 
   double of(Phase phase) const { return seconds[static_cast<std::size_t>(phase)]; }
+  double flops_of(Phase phase) const { return flops[static_cast<std::size_t>(phase)]; }
   double total() const;
 };
 
 class PhaseTimer {
  public:
-  explicit PhaseTimer(Phase phase);
+  // flops: the multiply-adds that the phase will do, times 2; what a rate is computed from.
+  explicit PhaseTimer(Phase phase, double flops = 0);
   ~PhaseTimer();
   PhaseTimer(const PhaseTimer&) = delete;
   PhaseTimer& operator=(const PhaseTimer&) = delete;

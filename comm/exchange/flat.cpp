@@ -3,6 +3,7 @@
 // Rows that stay on this rank never enter a message or a send buffer: dispatch copies them to their place, combine
 // reads them where they lie. Rows that come back lie in the order in which the owner keeps them, so they are sent
 // without packing.
+#include "comm/base/timers.h"
 #include "comm/device/device.h"
 #include "comm/exchange/announce.h"
 #include "comm/exchange/exchange.h"
@@ -41,6 +42,7 @@ class Stopwatch {
   Stopwatch& operator=(const Stopwatch&) = delete;
 
  private:
+  PhaseTimer timer_{Phase::Exchange};
   double& seconds_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

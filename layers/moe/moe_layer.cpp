@@ -1,5 +1,7 @@
 #include "layers/moe/moe_layer.h"
 
+#include "comm/group/environment.h"
+
 namespace switchyard {
 
 MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement,
@@ -26,6 +28,7 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   for (const AssignedSlot& slot : saved.assignment.kept) {
     slots.push_back({slot.token, placement_.owner(slot.expert), slot.expert, slot.weight});
   }
+  set_progress(progress_step(), "exchange");
   saved.plan = exchange_->plan(tokens, slots);
 
   const ArenaScope scope(scratch);
@@ -55,6 +58,7 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   const std::int64_t width = dy.dim(1);
   const ArenaScope scope(scratch);
 
+  set_progress(progress_step(), "exchange (backward)");
   Tensor dreceived = allocate(scratch, {saved.plan.received_rows(), width});
   exchange_->dispatch(saved.plan, dy.f32(), width, dreceived.f32());
   Tensor dslot_rows = allocate(scratch, {saved.plan.received_slots(), width});

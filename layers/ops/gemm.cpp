@@ -1,5 +1,6 @@
 #include "layers/ops/gemm.h"
 
+#include "comm/base/timers.h"
 #include "layers/ops/gemm_cpu.h"
 #include "layers/ops/gemm_layout.h"
 
@@ -41,6 +42,7 @@ void PackedMatrix::assign(const float* source, std::int64_t k, std::int64_t n, s
   if (memory_.device() != &device || memory_.size() != bytes) memory_ = Buffer(device, bytes);
   k_ = k;
   n_ = n;
+  const PhaseTimer timer(Phase::Gemm);
   pack_cpu(source, k, n, k_stride, n_stride, static_cast<float*>(memory_.data()));
 }
 
@@ -65,6 +67,8 @@ void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std:
   check_bounds("grouped_gemm", "row_begin", row_begin, b.size(), x.rows());
   Device& device = x.device();
   if (device.kind() != DeviceKind::Cpu) fail_on_device("grouped_gemm", device);
+  const double rows = static_cast<double>(row_begin.back() - row_begin.front());
+  const PhaseTimer timer(Phase::Gemm, 2 * rows * static_cast<double>(k) * static_cast<double>(n));
   grouped_gemm_cpu(x.f32(), row_begin, b, k, n, y.f32(), accumulate);
 }
 
@@ -82,6 +86,8 @@ void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const 
   }
   Device& device = x.device();
   if (device.kind() != DeviceKind::Cpu) fail_on_device("weight_gradient", device);
+  const double rows = static_cast<double>(segment_begin.back() - segment_begin.front());
+  const PhaseTimer timer(Phase::Gemm, 2 * rows * static_cast<double>(dy.cols()) * static_cast<double>(x.cols()));
   grouped_weight_gradient_cpu(dy.f32(), x.f32(), dy.cols(), x.cols(), segment_begin, group_begin, gradients);
 }
 

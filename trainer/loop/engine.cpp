@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comm/base/timers.h"
 #include "comm/group/environment.h"
 #include "comm/reduce/gradients.h"
 #include "trainer/optim/schedule.h"
@@ -92,20 +93,17 @@ Engine::Engine(const Config& config, Layout& layout, Device& device)
   sequence_.resize(usize(config.model.seq_len + 1));
 }
 
-void Engine::read_micro_batch(std::int64_t first, const Loader& loader, bool in_order, std::int64_t sequences) {
+void Engine::read_micro_batch(std::int64_t first, std::int64_t sequences, const ReadSequence& read) {
+  const PhaseTimer timer(Phase::Data);
   const std::int64_t length = config_.model.seq_len;
   for (std::int64_t i = 0; i < sequences; ++i) {
-    if (in_order) {
-      loader.read_in_order(first + i, sequence_);
-    } else {
-      loader.read(first + i, sequence_);
-    }
+    read(first + i, sequence_);
     std::copy_n(sequence_.begin(), length, tokens_.begin() + i * length);
     std::copy_n(sequence_.begin() + 1, length, targets_.begin() + i * length);
   }
 }
 
-StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const Loader& loader) {
+StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read) {
   const TrainConfig& train = config_.train;
   const Group& world = layout_.world();
   const std::int64_t micro_batches = train.global_batch / train.micro_batch;
@@ -118,7 +116,7 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
     const bool has_one = mine < micro_batches;
     const std::int64_t sequences = has_one ? train.micro_batch : 0;
     set_progress(step, "data");
-    read_micro_batch(first_sample + mine * train.micro_batch, loader, /*in_order=*/false, sequences);
+    read_micro_batch(first_sample + mine * train.micro_batch, sequences, read);
     const std::size_t tokens = usize(sequences * config_.model.seq_len);
     const MicroBatchReport report = model_.train({.sequences = sequences,
                                                   .tokens = std::span(tokens_).first(tokens),
@@ -127,10 +125,14 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   }
 
   set_progress(step, "gradient sums");
-  table.sum_over(world);
-  sum_gradients_over_ranks();
+  {
+    const PhaseTimer timer(Phase::Reduce);
+    table.sum_over(world);
+    sum_gradients_over_ranks();
+  }
 
   set_progress(step, "update");
+  const PhaseTimer timer(Phase::Optimizer);
   const auto& specs = model_.parameters().specs();
   const double mean = 1.0 / static_cast<double>(micro_batches);
   std::vector<double> squares(specs.size(), 0.0);
@@ -203,7 +205,7 @@ void Engine::sum_gradients_over_ranks() {
   }
 }
 
-double Engine::evaluate(const Loader& loader, std::int64_t sequences) {
+double Engine::evaluate(const ReadSequence& read, std::int64_t sequences) {
   const Group& world = layout_.world();
   const std::int64_t batch = config_.train.micro_batch;
   const std::int64_t length = config_.model.seq_len;
@@ -212,7 +214,7 @@ double Engine::evaluate(const Loader& loader, std::int64_t sequences) {
   for (std::int64_t first = 0; first < sequences; first += batch * world.size()) {
     const std::int64_t begin = first + world.rank().value() * batch;
     const std::int64_t count = std::clamp<std::int64_t>(sequences - begin, 0, batch);
-    read_micro_batch(begin, loader, /*in_order=*/true, count);
+    read_micro_batch(begin, count, read);
     const std::size_t tokens = usize(count * length);
     model_.evaluate({.sequences = count,
                      .tokens = std::span(tokens_).first(tokens),

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
-#include "data/loader/loader.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/loop/layout.h"
 #include "trainer/model/model.h"
@@ -25,6 +26,9 @@ struct LayerLoad {
   double drop_rate() const;
 };
 
+// Gives sequence number `sample`: seq_len + 1 tokens. The same on every rank.
+using ReadSequence = std::function<void(std::int64_t sample, std::span<std::int32_t> tokens)>;
+
 // Alike on all ranks, and the same bits whatever the layout (times aside).
 struct StepReport {
   double loss = 0, aux_loss = 0, z_loss = 0;  // means over micro-batches
@@ -43,9 +47,9 @@ class Engine {
   const Config& config() const { return config_; }
 
   // Collective. step: from 0; updates: how many have been applied before.
-  StepReport step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const Loader& loader);
-  // Mean negative log-likelihood, nats a token, over the first `sequences` sequences of a split. Collective.
-  double evaluate(const Loader& loader, std::int64_t sequences);
+  StepReport step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read);
+  // Mean negative log-likelihood, nats a token, over sequences 0 to `sequences` - 1. Collective.
+  double evaluate(const ReadSequence& read, std::int64_t sequences);
   // 64-bit digest of all parameters, in name order. Collective; throws where copies of a parameter differ between ranks.
   std::uint64_t digest();
   // The state that this rank has, and whether it is the one to write it.
@@ -56,7 +60,7 @@ class Engine {
   double take_exchange_seconds() { return layout_.exchange().take_traffic().seconds; }
 
  private:
-  void read_micro_batch(std::int64_t first_sample, const Loader& loader, bool in_order, std::int64_t sequences);
+  void read_micro_batch(std::int64_t first_sample, std::int64_t sequences, const ReadSequence& read);
   void sum_gradients_over_ranks();
 
   Config config_;

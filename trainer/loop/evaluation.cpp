@@ -24,7 +24,8 @@ Evaluation evaluate(Engine& engine, const ValidSplit& split, std::int64_t sequen
   Evaluation result;
   result.sequences = sequences > 0 ? std::min(sequences, all) : all;
   result.tokens = result.sequences * engine.config().model.seq_len;
-  result.loss = engine.evaluate(split.loader(), result.sequences);
+  const auto read = [&](std::int64_t i, std::span<std::int32_t> tokens) { split.loader().read_in_order(i, tokens); };
+  result.loss = engine.evaluate(read, result.sequences);
   if (split.tokens_per_byte()) result.bits_per_byte = result.loss / std::numbers::ln2 * *split.tokens_per_byte();
   return result;
 }

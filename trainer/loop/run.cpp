@@ -13,6 +13,7 @@
 #include "comm/group/affinity.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "data/loader/loader.h"
 #include "data/loader/token_shard.h"
 #include "trainer/config/load.h"
 #include "trainer/config/schema.h"
@@ -259,7 +260,9 @@ class Run {
  private:
   bool one_step(StepMetrics& metrics) {
     const auto start = Clock::now();
-    const StepReport report = engine_.step(state_.step, state_.updates, state_.next_sample, loader_);
+    const StepReport report = engine_.step(
+        state_.step, state_.updates, state_.next_sample,
+        [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); });
     ++state_.step;
     if (report.applied) {
       ++state_.updates;

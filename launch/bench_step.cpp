@@ -1,0 +1,207 @@
+// switchyard bench step: whole training steps of a config on random tokens, reproducible numerics beside fast, with where
+// the time goes and how far the arithmetic is from what the cores can do.
+#include "launch/bench_step.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <fmt/core.h>
+#include <nlohmann/json.hpp>
+
+#include "comm/base/log.h"
+#include "comm/base/timers.h"
+#include "comm/group/environment.h"
+#include "launch/cli.h"
+#include "layers/ops/gemm.h"
+#include "layers/tensor/random.h"
+#include "trainer/loop/engine.h"
+#include "trainer/loop/memory_plan.h"
+#include "trainer/monitor/memory.h"
+
+namespace switchyard {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  ConfigOptions config;
+  std::int64_t steps = 3;
+  std::string numerics = "both";
+  bool json = false;
+};
+
+// Steps of one kind of numerics.
+class Candidate {
+ public:
+  Candidate(const Config& config, const Group& world)
+      : config_(config), layout_(world, config), engine_(config, layout_, open_device(config.device)) {}
+
+  // With a clock that starts and ends with all ranks together.
+  void step(bool counted) {
+    layout_.world().barrier();
+    take_phase_times();
+    const auto start = Clock::now();
+    const Random random(config_.train.seed, "bench tokens");
+    const auto read = [&](std::int64_t sample, std::span<std::int32_t> tokens) {
+      const auto first = static_cast<std::uint64_t>(sample) * tokens.size();
+      for (std::size_t i = 0; i < tokens.size(); ++i) {
+        tokens[i] = static_cast<std::int32_t>(random.bits(first + i) % static_cast<std::uint64_t>(config_.model.vocab));
+      }
+    };
+    engine_.step(step_, step_, step_ * config_.train.global_batch, read);
+    layout_.world().barrier();
+    ++step_;
+    const PhaseTimes times = take_phase_times();
+    if (!counted) return;
+    seconds_.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    for (int p = 0; p < phase_count; ++p) {
+      times_.seconds[usize(p)] += times.seconds[usize(p)];
+      times_.flops[usize(p)] += times.flops[usize(p)];
+    }
+  }
+
+  const Config& config() const { return config_; }
+  double median_seconds() const {
+    std::vector<double> sorted = seconds_;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted[sorted.size() / 2];
+  }
+  double total_seconds() const {
+    double total = 0;
+    for (const double s : seconds_) total += s;
+    return total;
+  }
+  double tokens_per_second() const {
+    return static_cast<double>(config_.train.global_batch * config_.model.seq_len) / median_seconds();
+  }
+  double share(Phase phase) const { return times_.of(phase) / times_.total(); }
+  double rate(Phase phase) const { return times_.flops_of(phase) / std::max(times_.of(phase), 1e-12) * 1e-9; }
+  // All multiply-adds of products and attention over the whole time of the steps.
+  double step_rate() const {
+    return (times_.flops_of(Phase::Gemm) + times_.flops_of(Phase::Attention)) / total_seconds() * 1e-9;
+  }
+
+ private:
+  Config config_;
+  Layout layout_;
+  Engine engine_;
+  std::int64_t step_ = 0;
+  std::vector<double> seconds_;
+  PhaseTimes times_;
+};
+
+const char* name_of(Numerics numerics) { return numerics == Numerics::Reproducible ? "reproducible" : "fast"; }
+
+nlohmann::json to_json(const Candidate& candidate, double peak) {
+  const double rest = 1 - candidate.share(Phase::Gemm) - candidate.share(Phase::Attention) -
+                      candidate.share(Phase::Exchange) - candidate.share(Phase::Optimizer);
+  return {{"tokens_per_s", candidate.tokens_per_second()},
+          {"step_time_s", candidate.median_seconds()},
+          {"share_gemm", candidate.share(Phase::Gemm)},
+          {"share_attention", candidate.share(Phase::Attention)},
+          {"share_exchange", candidate.share(Phase::Exchange)},
+          {"share_optimizer", candidate.share(Phase::Optimizer)},
+          {"share_rest", rest},
+          {"gemm_gflops", candidate.rate(Phase::Gemm)},
+          {"gemm_of_peak", candidate.rate(Phase::Gemm) / peak},
+          {"attention_gflops", candidate.rate(Phase::Attention)},
+          {"attention_of_peak", candidate.rate(Phase::Attention) / peak},
+          {"step_gflops", candidate.step_rate()},
+          {"step_of_peak", candidate.step_rate() / peak}};
+}
+
+void print_row(const char* name, const nlohmann::json& figures) {
+  const auto percent = [&](const char* key) { return 100 * figures.at(key).get<double>(); };
+  fmt::print("{:<13} {:>9.0f} {:>8.3f} s  {:>5.1f} {:>9.1f} {:>8.1f} {:>9.1f} {:>5.1f}   {:>6.1f} ({:>4.1f} %)  {:>6.1f} ({:>4.1f} %)\n",
+             name, figures.at("tokens_per_s").get<double>(), figures.at("step_time_s").get<double>(),
+             percent("share_gemm"), percent("share_attention"), percent("share_exchange"), percent("share_optimizer"),
+             percent("share_rest"), figures.at("gemm_gflops").get<double>(), percent("gemm_of_peak"),
+             figures.at("step_gflops").get<double>(), percent("step_of_peak"));
+}
+
+int run_bench_step(const Arguments& arguments) {
+  Config config = load_config(arguments.config, DataFiles::NotNeeded);
+  if (config.model.vocab == 0) config.model.vocab = 4096;  // there is no tokenizer to ask
+  Environment environment;
+  const Group& world = environment.world();
+  set_log_rank(world.rank().value(), world.size());
+  const int threads = omp_get_max_threads();
+  start_phase_clock();
+
+  std::vector<Numerics> wanted;
+  if (arguments.numerics != "fast") wanted.push_back(Numerics::Reproducible);
+  if (arguments.numerics != "reproducible") wanted.push_back(Numerics::Fast);
+  const Grid grid = make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts));
+  std::vector<std::unique_ptr<Candidate>> candidates;
+  std::int64_t predicted = 0;
+  std::int64_t measured = 0;
+  for (const Numerics numerics : wanted) {
+    config.train.numerics = numerics;
+    candidates.push_back(std::make_unique<Candidate>(config, world));
+    candidates.back()->step(/*counted=*/false);
+    candidates.back()->step(/*counted=*/false);
+    if (candidates.size() == 1) {  // later ones stand beside it: this is what a run of its own takes
+      predicted = plan_memory(config, grid, world.rank(), threads).total();
+      measured = peak_memory();
+    }
+  }
+  double peak = measure_peak_gflops(threads, 0.2);
+  for (std::int64_t i = 0; i < arguments.steps; ++i) {
+    // In turn, so that a machine that speeds up or slows down does so for both.
+    for (const auto& candidate : candidates) candidate->step(/*counted=*/true);
+    peak = std::max(peak, measure_peak_gflops(threads, 0.1));
+  }
+  if (!world.is_root()) return 0;
+
+  nlohmann::json result = {{"ranks", world.size()},
+                           {"threads", threads},
+                           {"peak_gflops", peak},
+                           {"predicted_memory_bytes", predicted},
+                           {"peak_memory_bytes", measured}};
+  fmt::print("rank 0 of {}, {} thread{}; {} steps of {} tokens; multiply-add peak {:.1f} GFLOP/s, measured between the steps\n\n",
+             world.size(), threads, threads == 1 ? "" : "s", arguments.steps,
+             config.train.global_batch * config.model.seq_len, peak);
+  fmt::print("{:<13} {:>9} {:>10}  {:>5} {:>9} {:>8} {:>9} {:>5}   {:>15}  {:>15}\n", "numerics", "tokens/s", "step", "gemm",
+             "attention", "exchange", "optimizer", "rest", "gemm GFLOP/s", "step GFLOP/s");
+  fmt::print("{:<13} {:>9} {:>10}  {:-^40}   {:>15}  {:>15}\n", "", "", "", " % of the step ", "(of peak)", "(of peak)");
+  for (const auto& candidate : candidates) {
+    const char* name = name_of(candidate->config().train.numerics);
+    result[name] = to_json(*candidate, peak);
+    print_row(name, result[name]);
+  }
+  if (candidates.size() == 2) {
+    const double ratio = candidates[0]->median_seconds() / candidates[1]->median_seconds();
+    result["reproducible_over_fast"] = ratio;
+    fmt::print("\na reproducible step takes {:.3f} of the time of a fast one\n", ratio);
+  }
+  fmt::print("peak memory of rank 0 ({} alone): {}, predicted {} ({:+.1f} %)\n", name_of(wanted.front()),
+             size_text(measured), size_text(predicted),
+             100 * (static_cast<double>(predicted) / static_cast<double>(measured) - 1));
+  if (arguments.json) fmt::print("{}\n", result.dump());
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& parent, Run& run) {
+  auto* command = parent.add_subcommand("step", "Whole training steps: tokens/s, where the time goes, and how near the peak");
+  auto arguments = std::make_shared<Arguments>();
+  add_config_options(*command, arguments->config, ConfigFile::Option);
+  command->add_option("--steps", arguments->steps, "Steps that are measured, after two that are not")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--numerics", arguments->numerics, "Which to measure")
+      ->check(CLI::IsMember({"both", "reproducible", "fast"}))
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");
+  command->callback([&run, arguments] { run = [arguments] { return run_bench_step(*arguments); }; });
+}
+
+}  // namespace switchyard
