@@ -221,11 +221,16 @@ HWY_INLINE void copy_floats(const float* HWY_RESTRICT from, std::int64_t width, 
 // The left side from rows of k: the tiles that `tiles` makes of the columns of x, [depth][rows of the tile] each.
 HWY_INLINE void pack_tiles(const float* HWY_RESTRICT x, std::int64_t stride, const gemm_layout::Cut& tiles,
                            std::int64_t depth, float* HWY_RESTRICT out) {
+  const std::int64_t low = tiles.total / tiles.pieces;  // the last tiles' rows; the first have one more
+  const std::int64_t higher = tiles.total % tiles.pieces;
   for (std::int64_t k = 0; k < depth; ++k) {
+    const float* from = x + k * stride;
+    float* to = out;
     for (std::int64_t t = 0; t < tiles.pieces; ++t) {
-      const std::int64_t begin = tiles.begin(t);
-      const std::int64_t width = tiles.size(t);
-      copy_floats(x + k * stride + begin, width, out + begin * depth + k * width);
+      const std::int64_t width = low + (t < higher ? 1 : 0);
+      copy_floats(from, width, to + k * width);
+      from += width;
+      to += width * depth;
     }
   }
 }
