@@ -46,7 +46,9 @@ void* Arena::take(Bytes bytes) {
   } else if (s.offset + size > s.chunks[s.current].size().value()) {
     const std::size_t next = s.current + 1;
     if (next == s.chunks.size() || s.chunks[next].size().value() < size) {
-      s.chunks.emplace(s.chunks.begin() + static_cast<std::ptrdiff_t>(next), *s.device, Bytes(round_up(size, s.unit)));
+      // The chunks from here on are empty and too small: kept, they would add to the most that the process ever holds.
+      s.chunks.resize(next);
+      s.chunks.emplace_back(*s.device, Bytes(round_up(size, s.unit)));
     }
     s.current = next;
     s.offset = 0;

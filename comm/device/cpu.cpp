@@ -1,5 +1,7 @@
 #include "comm/device/device.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -7,6 +9,9 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t alignment = 64;  // a cache line, and the widest vector register
+// Blocks of at least this size are asked for in huge pages: the tiles of a product step through memory by whole rows, and
+// with small pages nearly every row of a tile costs a look-up of its address.
+constexpr std::int64_t huge_page = 2 << 20;
 
 class CpuStream final : public Stream {
  public:
@@ -21,11 +26,15 @@ class CpuDevice final : public Device {
   void* allocate(Bytes bytes) override {
     require(bytes.value() >= 0, "asked for a memory block of {} bytes", bytes.value());
     if (bytes.value() == 0) return nullptr;
-    const std::int64_t whole =
-        (bytes.value() + alignment - 1) / alignment * alignment;  // aligned_alloc wants multiples
-    void* memory = std::aligned_alloc(usize(alignment), usize(whole));
-    require(memory != nullptr, "no memory for {} bytes ({:.1f} MiB) on the cpu", bytes.value(),
+    const bool huge = bytes.value() >= huge_page;
+    const std::int64_t unit = huge ? huge_page : alignment;
+    void* memory = nullptr;
+    const int error = ::posix_memalign(&memory, usize(unit), usize(bytes.value()));
+    require(error == 0, "no memory for {} bytes ({:.1f} MiB) on the cpu", bytes.value(),
             static_cast<double>(bytes.value()) / (1 << 20));
+    // A hint: where the system has no huge pages to give, the block is as good without. The rest beyond the last whole one
+    // stays in small pages, so that a block takes no more memory than it asked for.
+    if (huge) ::madvise(memory, usize(bytes.value() / huge_page * huge_page), MADV_HUGEPAGE);
     return memory;
   }
   void release(void* memory, Bytes) noexcept override { std::free(memory); }
