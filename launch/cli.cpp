@@ -7,6 +7,7 @@
 #include "launch/eval.h"
 #include "launch/generate.h"
 #include "launch/prepare.h"
+#include "launch/threads.h"
 #include "launch/train.h"
 
 #include <new>
@@ -26,6 +27,7 @@ const std::vector<void (*)(CLI::App&, Run&)> commands = {
 };
 
 int run(int argc, char** argv) {
+  settle_threads(argv);
   CLI::App app("Trains mixture-of-experts transformers with the experts spread over MPI ranks.", "switchyard");
   set_up_app(app);
   app.set_version_flag("--version", "switchyard " SWITCHYARD_VERSION, "Print the version and leave");
