@@ -61,31 +61,27 @@ RunData open_data(const Group& world, Config& config) {
 
 // The checkpoint to go on from, the same on all ranks.
 std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOptions& options) {
+  if (options.resume == Resume::Path) {
+    std::optional<CheckpointInfo> info;  // that one, damaged or not: a path never falls back to another
+    collectively(world, "opening the checkpoint", [&] { info = locate_checkpoint(options.resume_path); });
+    return info;
+  }
   const fs::path checkpoints = options.out / "checkpoints";
-  std::string chosen;
-  collectively(world, "looking for a checkpoint", [&] {
-    if (!world.is_root()) return;
-    if (options.resume == Resume::Path) {
-      chosen = locate_checkpoint(options.resume_path).path.string();
-      return;
-    }
-    std::vector<std::string> skipped;
-    const auto newest = find_newest_checkpoint(checkpoints, &skipped);
+  std::vector<std::string> skipped;
+  const auto newest = find_newest_sound_checkpoint(world, checkpoints, &skipped);
+  if (world.is_root()) {
     for (const std::string& reason : skipped) log_warning("passed over a checkpoint: {}", reason);
-    if (options.resume == Resume::Never && (newest || !skipped.empty())) {
-      fail(ErrorKind::Usage, "{} holds checkpoints already, and --resume never would write over them: choose another --out",
-           checkpoints.string());
-    }
-    if (options.resume == Resume::Must && !newest) {
-      fail(ErrorKind::Usage, "--resume must: there is no complete checkpoint in {}", checkpoints.string());
-    }
-    if (newest) chosen = newest->path.string();
-  });
-  chosen = world.broadcast(chosen, Rank(0));
-  if (chosen.empty()) return std::nullopt;
-  std::optional<CheckpointInfo> info;
-  collectively(world, "reading the checkpoint's manifest", [&] { info = read_checkpoint_info(chosen); });
-  return info;
+  }
+  if (options.resume == Resume::Never && (newest || !skipped.empty())) {
+    throw CollectiveError(ErrorKind::Usage, fmt::format("{} holds checkpoints already, and --resume never would write "
+                                                        "over them: choose another --out",
+                                                        checkpoints.string()));
+  }
+  if (options.resume == Resume::Must && !newest) {
+    throw CollectiveError(ErrorKind::Usage, fmt::format("--resume must: there is no complete checkpoint in {}",
+                                                        checkpoints.string()));
+  }
+  return newest;
 }
 
 Banner make_banner(const Config& config, Layout& layout, const RunData& data, const fs::path& out,
@@ -192,6 +188,7 @@ class Run {
         engine_(config, layout, open_device(config.device)),
         loader_(data.train, config.model.seq_len, config.train.seed) {
     state_.seed = config.train.seed;
+    state_.numerics = config.train.numerics;
     state_.config_toml = to_toml(config);
     state_.run_id = fmt::format("{:016x}", static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()) ^
                                                (static_cast<std::uint64_t>(::getpid()) << 48U));
@@ -209,6 +206,7 @@ class Run {
     const std::string config_toml = state_.config_toml;
     const std::string run_id = options_.resume == Resume::Path ? state_.run_id : checkpoint.state.run_id;
     state_ = checkpoint.state;
+    state_.numerics = config_.train.numerics;
     state_.config_toml = config_toml;
     state_.run_id = run_id;
     saved_step_ = options_.resume == Resume::Path ? -1 : state_.step;
