@@ -2,6 +2,7 @@
 
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "comm/group/fault_point.h"
 #include "launch/bench.h"
 #include "launch/commands.h"
 #include "launch/eval.h"
@@ -30,7 +31,8 @@ int run(int argc, char** argv) {
   settle_threads(argv);
   CLI::App app("Trains mixture-of-experts transformers with the experts spread over MPI ranks.", "switchyard");
   set_up_app(app);
-  app.set_version_flag("--version", "switchyard " SWITCHYARD_VERSION, "Print the version and leave");
+  app.set_version_flag("--version", fmt::format("switchyard " SWITCHYARD_VERSION "{}", has_fault_points() ? " (with fault points)" : ""),
+                       "Print the version and leave");
   Run command;
   for (const auto add : commands) add(app, command);
   return parse_command_line(app, argc, argv) ? command() : 0;

@@ -38,6 +38,9 @@ int run_eval(const Arguments& arguments) {
     checkpoint = locate_checkpoint(arguments.checkpoint);
     config = config_of(*checkpoint, {}, world.size());
     const std::string& data = arguments.data.empty() ? config->data.valid : arguments.data;
+    if (data.empty()) {
+      fail(ErrorKind::Usage, "the run had no held-out split: say what to evaluate on with --data");
+    }
     split.emplace(data, config->model.seq_len);
     if (split->vocab() > config->model.vocab) {
       fail(ErrorKind::Usage, "the data has {} token ids, the checkpoint's model {}: they do not belong together",

@@ -1,6 +1,7 @@
 #include "comm/group/environment.h"
 
 #include "comm/base/log.h"
+#include "comm/group/fault_point.h"
 #include "comm/transport/mpi.h"
 
 #include <array>
@@ -106,6 +107,7 @@ const std::string& Environment::host() {
 void set_progress(std::int64_t step, const char* phase) {
   current_step.store(step, std::memory_order_relaxed);
   current_phase.store(phase, std::memory_order_relaxed);
+  pass_fault_point(step, phase);
 }
 std::int64_t progress_step() {
   return current_step.load(std::memory_order_relaxed);

@@ -38,7 +38,7 @@ class Environment {
   std::unique_ptr<State> state_;
 };
 
-// Where this rank stands, for the message of a failure. Cheap enough to call in every phase of every step; `phase` must
+// Where this rank stands, for the message of a failure; steps are numbered as in the metrics. Cheap enough to call in every phase of every step; `phase` must
 // be a string literal.
 void set_progress(std::int64_t step, const char* phase);
 std::int64_t progress_step();  // -1 before the first step

@@ -1,5 +1,6 @@
 #include "trainer/config/load.h"
 
+#include "data/loader/meta.h"
 #include "trainer/config/check.h"
 #include "trainer/config/reader.h"
 
@@ -58,7 +59,11 @@ void resolve(Config& config) {
   // 8/3 d_model gives a gated feed-forward, with its three matrices, the size of the usual 4 d_model with two.
   if (model.d_ff == 0) model.d_ff = ((8 * model.d_model + 2) / 3 + 15) / 16 * 16;
   DataConfig& data = config.data;
-  if (data.tokenizer.empty() && !data.train.empty()) data.tokenizer = folder_of_data(data.train).string();
+  if (data.train.empty()) return;
+  const fs::path folder = folder_of_data(data.train);
+  if (data.tokenizer.empty()) data.tokenizer = folder.string();
+  // A lone shard in a folder that prepare did not write has no held-out split beside it.
+  if (data.valid.empty() && fs::exists(folder / kMetaName)) data.valid = folder.string();
 }
 
 ConfigFaults::ConfigFaults(std::vector<ConfigFault> faults)

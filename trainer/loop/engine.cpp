@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "comm/base/timers.h"
 #include "comm/group/environment.h"
+#include "comm/group/fault_point.h"
 #include "comm/reduce/gradients.h"
 #include "trainer/optim/schedule.h"
 
@@ -115,7 +117,7 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
     const std::int64_t mine = round * world.size() + world.rank().value();
     const bool has_one = mine < micro_batches;
     const std::int64_t sequences = has_one ? train.micro_batch : 0;
-    set_progress(step, "data");
+    set_progress(step + 1, "data");
     read_micro_batch(first_sample + mine * train.micro_batch, sequences, read);
     const std::size_t tokens = usize(sequences * config_.model.seq_len);
     const MicroBatchReport report = model_.train({.sequences = sequences,
@@ -124,14 +126,18 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
     if (has_one) table.put(mine, report);
   }
 
-  set_progress(step, "gradient sums");
+  set_progress(step + 1, "gradient sums");
+  if (take_planted_nan()) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    add_partial(model_.parameters().here().back()->gradient(), &nan, 1);
+  }
   {
     const PhaseTimer timer(Phase::Reduce);
     table.sum_over(world);
     sum_gradients_over_ranks();
   }
 
-  set_progress(step, "update");
+  set_progress(step + 1, "update");
   const PhaseTimer timer(Phase::Optimizer);
   const auto& specs = model_.parameters().specs();
   const double mean = 1.0 / static_cast<double>(micro_batches);

@@ -1,0 +1,94 @@
+#include "comm/group/fault_point.h"
+
+#ifdef SWITCHYARD_FAULT_POINTS
+
+#include "comm/base/error.h"
+#include "comm/group/environment.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <unistd.h>
+
+namespace switchyard {
+namespace {
+
+struct Fault {
+  int rank = 0;
+  std::int64_t step = 0;
+  std::string phase;
+  std::string deed;
+};
+
+std::optional<Fault> planted_fault() {
+  const char* const variable = std::getenv("SWITCHYARD_FAULT");
+  if (variable == nullptr) return std::nullopt;
+  const std::string text = variable;
+  const auto field = [&](std::string_view name) {
+    const std::string all = "," + text + ",";
+    const std::string key = "," + std::string(name) + "=";
+    const std::size_t at = all.find(key);
+    if (at == std::string::npos) fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: '{}=' is missing", text, name);
+    const std::size_t begin = at + key.size();
+    return all.substr(begin, all.find(',', begin) - begin);
+  };
+  const auto number = [&](std::string_view name) {
+    const std::string digits = field(name);
+    if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos) {
+      fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: {}={} is not a number", text, name, digits);
+    }
+    return std::stoi(digits);
+  };
+  Fault fault{.rank = number("rank"), .step = number("step"), .phase = field("phase"), .deed = field("do")};
+  if (fault.deed != "throw" && fault.deed != "kill" && fault.deed != "exit" && fault.deed != "nan") {
+    fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: do={} is none of throw, kill, exit, nan", text, fault.deed);
+  }
+  return fault;
+}
+
+bool nan_is_due = false;
+
+}  // namespace
+
+bool has_fault_points() {
+  return true;
+}
+
+void pass_fault_point(std::int64_t step, const char* phase) {
+  static std::optional<Fault> fault = planted_fault();
+  static const int rank = launched_as().rank;
+  if (!fault || fault->step != step || fault->phase != phase || fault->rank != rank) return;
+  const std::string deed = fault->deed;
+  fault.reset();
+  if (deed == "throw") fail(ErrorKind::Runtime, "a planted fault");
+  if (deed == "kill") std::raise(SIGKILL);
+  if (deed == "exit") _exit(3);
+  nan_is_due = true;
+}
+
+bool take_planted_nan() {
+  const bool due = nan_is_due;
+  nan_is_due = false;
+  return due;
+}
+
+}  // namespace switchyard
+
+#else
+
+namespace switchyard {
+
+bool has_fault_points() {
+  return false;
+}
+void pass_fault_point(std::int64_t, const char*) {}
+bool take_planted_nan() {
+  return false;
+}
+
+}  // namespace switchyard
+
+#endif

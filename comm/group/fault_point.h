@@ -1,0 +1,22 @@
+// Planted failures for the tests of law 6: where a build has fault points (CMake option SWITCHYARD_FAULT_POINTS), a
+// rank fails by order of the environment as it enters a phase, once:
+//
+//   SWITCHYARD_FAULT="rank=2,step=3,phase=backward,do=throw"     do: throw, kill (as kill -9 would), exit, nan
+//
+// The rank is the world's, the step is numbered as in the metrics, and a phase is matched by its whole name. Without
+// the option the functions are empty.
+#pragma once
+
+#include <cstdint>
+
+namespace switchyard {
+
+bool has_fault_points();
+
+// For set_progress(): does what SWITCHYARD_FAULT asks for here. Throws Error(Usage) where the variable cannot be read.
+void pass_fault_point(std::int64_t step, const char* phase);
+
+// Was do=nan asked for since the last call? Whoever sums gradients then spoils one of this rank's.
+bool take_planted_nan();
+
+}  // namespace switchyard
