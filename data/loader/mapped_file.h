@@ -18,6 +18,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Pages read so far no longer count as this process's memory; touched again, they come back from the file.
+  void forget() const;
 
  private:
   const std::byte* data_ = nullptr;  // null: an empty file

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include <xxhash.h>
 
@@ -41,11 +42,23 @@ std::size_t first_beyond(std::span<const T> tokens, std::uint64_t vocab) {
 template <class T>
 void check_tokens(const MappedFile& map, const token_shard::Header& header, const std::string& file) {
   const std::span<const T> tokens = payload<T>(map);
-  if (XXH3_64bits(tokens.data(), tokens.size_bytes()) != header.payload_checksum) {
+  // Piece by piece, so that a corpus larger than the memory is never all counted as this process's.
+  constexpr std::size_t piece = std::size_t{16} << 20;
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash(XXH3_createState(), &XXH3_freeState);
+  require(hash != nullptr && XXH3_64bits_reset(hash.get()) == XXH_OK, "{}: no memory for a checksum", file);
+  std::size_t beyond = tokens.size();
+  for (std::size_t begin = 0; begin < tokens.size(); begin += piece) {
+    const auto part = tokens.subspan(begin, std::min(piece, tokens.size() - begin));
+    XXH3_64bits_update(hash.get(), part.data(), part.size_bytes());
+    const std::size_t at = first_beyond(part, header.vocab);
+    if (beyond == tokens.size() && at < part.size()) beyond = begin + at;
+    map.forget();
+  }
+  if (XXH3_64bits_digest(hash.get()) != header.payload_checksum) {
     fail(ErrorKind::Data, "{}: damaged token shard: the checksum of its {} tokens does not match", file, tokens.size());
   }
-  if (const std::size_t at = first_beyond(tokens, header.vocab); at < tokens.size()) {
-    fail(ErrorKind::Data, "{}: token {} at position {} is beyond the vocabulary of {}", file, tokens[at], at,
+  if (beyond < tokens.size()) {
+    fail(ErrorKind::Data, "{}: token {} at position {} is beyond the vocabulary of {}", file, tokens[beyond], beyond,
          header.vocab);
   }
 }
