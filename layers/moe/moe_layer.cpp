@@ -34,9 +34,12 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   const ArenaScope scope(scratch);
   Tensor received = allocate(scratch, {saved.plan.received_rows(), width});
   exchange_->dispatch(saved.plan, x.f32(), width, received.f32());
+  set_progress(progress_step(), "experts");
   Tensor slot_rows = allocate(scratch, {saved.plan.received_slots(), width});
   experts_.forward(received, saved.plan, arena, saved.experts, slot_rows);
+  set_progress(progress_step(), "exchange");
   combine(saved.plan, slot_rows, saved.experts, nullptr, scratch, y, nullptr);
+  set_progress(progress_step(), "forward");
 
   if (shared_) {
     Tensor shared_y = allocate(scratch, y.shape());
@@ -61,11 +64,14 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   set_progress(progress_step(), "exchange (backward)");
   Tensor dreceived = allocate(scratch, {saved.plan.received_rows(), width});
   exchange_->dispatch(saved.plan, dy.f32(), width, dreceived.f32());
+  set_progress(progress_step(), "experts (backward)");
   Tensor dslot_rows = allocate(scratch, {saved.plan.received_slots(), width});
   Tensor dreceived_weight = allocate(scratch, {saved.plan.received_slots()});
   experts_.backward(dreceived, scratch, saved.experts, dslot_rows, dreceived_weight);
   std::vector<float> dslot_weight(saved.assignment.kept.size());
+  set_progress(progress_step(), "exchange (backward)");
   combine(saved.plan, dslot_rows, saved.experts, dreceived_weight.f32(), scratch, dx, dslot_weight.data());
+  set_progress(progress_step(), "backward");
 
   if (shared_) {
     shared_->backward(dy, saved.x, RowSegments::single(tokens), scratch, saved.shared, dx, /*add_to_dx=*/true);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "layers/moe/placement.h"
+#include "layers/ops/cross_entropy.h"
 #include "layers/ops/gemm.h"
 #include "trainer/model/catalogue.h"
 
@@ -89,9 +90,9 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
                                   load.received_slots * (2 * width + model.d_ff + 2) + tokens * shared;
     most_scratch = std::max({most_scratch, attention_scratch, backward});
   }
-  const std::int64_t logits = std::min<std::int64_t>(tokens, std::clamp<std::int64_t>((1 << 23) / model.vocab, 256, 1024));
-  most_scratch = std::max(most_scratch, logits * model.vocab + (exact && tokens > logits ? model.vocab * width : 0));
-  plan.activations = f32 * (kept + most_scratch);
+  const std::int64_t loss_scratch =
+      cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics).value();
+  plan.activations = f32 * kept + std::max(f32 * most_scratch, loss_scratch);
 
   const int expert_ranks = grid.group_size(group);
   if (expert_ranks > 1) {

@@ -2,7 +2,8 @@
 
 #include <fmt/core.h>
 
-#include <cstring>
+#include <optional>
+#include <utility>
 
 #include "comm/group/environment.h"
 #include "layers/attention/rope.h"
@@ -114,7 +115,14 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   std::vector<Block::Saved> saved(blocks_.size());
 
   set_progress(progress_step(), "forward");
-  Tensor stream = run_layers(batch, config_.moe.capacity_factor, saved, &report.moe);
+  Tensor stream = embed(batch);
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    Tensor next = allocate(activations_, stream.shape());
+    std::optional<MoeReport> moe = blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_,
+                                                      activations_, scratch_, saved[l], next);
+    if (moe) report.moe.push_back(std::move(*moe));
+    stream = next;
+  }
   NormLayer::Saved saved_norm;
   Tensor hidden = allocate(activations_, stream.shape());
   final_norm_.forward(stream, activations_, saved_norm, hidden);
@@ -145,11 +153,7 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
 void Model::evaluate(const MicroBatch& batch, std::span<float> losses) {
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
-  std::vector<Block::Saved> saved(blocks_.size());
-  Tensor stream = run_layers(batch, /*capacity_factor=*/0, saved, nullptr);
-  NormLayer::Saved saved_norm;
-  Tensor hidden = allocate(activations_, stream.shape());
-  final_norm_.forward(stream, activations_, saved_norm, hidden);
+  const Tensor hidden = infer(batch, /*capacity_factor=*/0);
   Tensor nll = allocate(activations_, {isize(losses.size())});
   cross_entropy(hidden, head_.forward(), copy_to_device(batch.targets), scratch_, nll);
   device_->copy_to_host(losses.data(), nll.raw(), Bytes(isize(losses.size_bytes())), device_->stream());
@@ -158,31 +162,33 @@ void Model::evaluate(const MicroBatch& batch, std::span<float> losses) {
 void Model::logits(const MicroBatch& batch, std::span<float> logits) {
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
-  std::vector<Block::Saved> saved(blocks_.size());
-  Tensor stream = run_layers(batch, config_.moe.capacity_factor, saved, nullptr);
-  NormLayer::Saved saved_norm;
-  Tensor hidden = allocate(activations_, stream.shape());
-  final_norm_.forward(stream, activations_, saved_norm, hidden);
-  Tensor out = allocate(activations_, {stream.dim(0), config_.model.vocab});
+  const Tensor hidden = infer(batch, config_.moe.capacity_factor);
+  Tensor out = allocate(activations_, {hidden.dim(0), config_.model.vocab});
   gemm(hidden, head_.forward(), out);
   device_->copy_to_host(logits.data(), out.raw(), Bytes(isize(logits.size_bytes())), device_->stream());
 }
 
-Tensor Model::run_layers(const MicroBatch& batch, double capacity_factor, std::vector<Block::Saved>& saved,
-                         std::vector<MoeReport>* reports) {
+Tensor Model::embed(const MicroBatch& batch) {
   const std::int64_t tokens = isize(batch.tokens.size());
   require(tokens == batch.sequences * config_.model.seq_len, "a micro-batch of {} sequences has {} tokens, wanted {}",
           batch.sequences, tokens, batch.sequences * config_.model.seq_len);
   Tensor stream = allocate(activations_, {tokens, config_.model.d_model});
   embedding(copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").value(), stream);
-  for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    Tensor next = allocate(activations_, stream.shape());
-    std::optional<MoeReport> report = blocks_[l].forward(stream, batch.sequences, capacity_factor, rope_table_,
-                                                         activations_, scratch_, saved[l], next);
-    if (report && reports != nullptr) reports->push_back(std::move(*report));
-    stream = next;
-  }
   return stream;
+}
+
+Tensor Model::infer(const MicroBatch& batch, double capacity_factor) {
+  Tensor stream = embed(batch);
+  Tensor next = allocate(activations_, stream.shape());
+  for (Block& block : blocks_) {
+    const ArenaScope layer(activations_);
+    Block::Saved saved;
+    block.forward(stream, batch.sequences, capacity_factor, rope_table_, activations_, scratch_, saved, next);
+    std::swap(stream, next);
+  }
+  NormLayer::Saved saved;
+  final_norm_.forward(stream, activations_, saved, next);
+  return next;
 }
 
 Tensor Model::copy_to_device(std::span<const std::int32_t> values) {

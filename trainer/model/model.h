@@ -6,8 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -51,12 +49,11 @@ class Model {
   // past: tokens fed before. The group must be this one rank.
   void decode(std::span<const std::int32_t> tokens, std::int64_t past, std::span<float> logits);
 
-  Bytes activation_peak() const { return Bytes(activations_.peak().value() + scratch_.peak().value()); }
-
  private:
-  // Residual stream after the last layer, [T, D]; reports where wanted.
-  Tensor run_layers(const MicroBatch& batch, double capacity_factor, std::vector<Block::Saved>& saved,
-                    std::vector<MoeReport>* reports);
+  // The embedded tokens, [T, D].
+  Tensor embed(const MicroBatch& batch);
+  // Final norm's output, [T, D], of a forward that no backward follows: a layer's activations go when it is done.
+  Tensor infer(const MicroBatch& batch, double capacity_factor);
   Tensor copy_to_device(std::span<const std::int32_t> values);
 
   Config config_;
