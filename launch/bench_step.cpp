@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -15,7 +16,6 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
-#include "comm/base/log.h"
 #include "comm/base/timers.h"
 #include "comm/group/environment.h"
 #include "launch/cli.h"
@@ -131,7 +131,6 @@ int run_bench_step(const Arguments& arguments) {
   if (config.model.vocab == 0) config.model.vocab = 4096;  // there is no tokenizer to ask
   Environment environment;
   const Group& world = environment.world();
-  set_log_rank(world.rank().value(), world.size());
   const int threads = omp_get_max_threads();
   start_phase_clock();
 
@@ -149,14 +148,22 @@ int run_bench_step(const Arguments& arguments) {
     candidates.back()->step(/*counted=*/false);
     if (candidates.size() == 1) {  // later ones stand beside it: this is what a run of its own takes
       predicted = plan_memory(config, grid, world.rank(), threads).total();
-      measured = peak_memory();
+      std::array<double, 2> largest = {static_cast<double>(predicted), static_cast<double>(peak_memory())};
+      world.max(largest);
+      predicted = static_cast<std::int64_t>(largest[0]);
+      measured = static_cast<std::int64_t>(largest[1]);
     }
   }
-  double peak = measure_peak_gflops(threads, 0.2);
+  // All ranks measure at the same time, as they compute at the same time.
+  const auto measure_peak = [&](double seconds) {
+    world.barrier();
+    return measure_peak_gflops(threads, seconds);
+  };
+  double peak = measure_peak(0.2);
   for (std::int64_t i = 0; i < arguments.steps; ++i) {
     // In turn, so that a machine that speeds up or slows down does so for both.
     for (const auto& candidate : candidates) candidate->step(/*counted=*/true);
-    peak = std::max(peak, measure_peak_gflops(threads, 0.1));
+    peak = std::max(peak, measure_peak(0.1));
   }
   if (!world.is_root()) return 0;
 
@@ -181,7 +188,7 @@ int run_bench_step(const Arguments& arguments) {
     result["reproducible_over_fast"] = ratio;
     fmt::print("\na reproducible step takes {:.3f} of the time of a fast one\n", ratio);
   }
-  fmt::print("peak memory of rank 0 ({} alone): {}, predicted {} ({:+.1f} %)\n", name_of(wanted.front()),
+  fmt::print("largest peak memory of a rank ({} alone): {}, predicted {} ({:+.1f} %)\n", name_of(wanted.front()),
              size_text(measured), size_text(predicted),
              100 * (static_cast<double>(predicted) / static_cast<double>(measured) - 1));
   if (arguments.json) fmt::print("{}\n", result.dump());

@@ -11,7 +11,6 @@
 #include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
-#include "comm/base/log.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "trainer/loop/evaluation.h"
@@ -30,33 +29,28 @@ struct Arguments {
 int run_eval(const Arguments& arguments) {
   Environment environment;
   const Group& world = environment.world();
-  set_log_rank(world.rank().value(), world.size());
-  std::optional<CheckpointInfo> checkpoint;
-  std::optional<Config> config;
+  const CheckpointInfo checkpoint = locate_checkpoint(world, arguments.checkpoint);
+  const Config config = config_of(checkpoint);
   std::optional<ValidSplit> split;
-  collectively(world, "opening the checkpoint and its data", [&] {
-    checkpoint = locate_checkpoint(arguments.checkpoint);
-    config = config_of(*checkpoint, {}, world.size());
-    const std::string& data = arguments.data.empty() ? config->data.valid : arguments.data;
+  collectively(world, "opening the data", [&] {
+    const std::string& data = arguments.data.empty() ? config.data.valid : arguments.data;
     if (data.empty()) {
       fail(ErrorKind::Usage, "the run had no held-out split: say what to evaluate on with --data");
     }
-    split.emplace(data, config->model.seq_len);
-    if (split->vocab() > config->model.vocab) {
+    split.emplace(data, config.model.seq_len);
+    if (split->vocab() > config.model.vocab) {
       fail(ErrorKind::Usage, "the data has {} token ids, the checkpoint's model {}: they do not belong together",
-           split->vocab(), config->model.vocab);
+           split->vocab(), config.model.vocab);
     }
   });
-  // Another number of ranks than in training is fine; the expert group follows it.
-  config->parallel.expert = 0;
-  Layout layout(world, *config);
-  Engine engine(*config, layout, open_device(config->device));
-  load_state(engine, world, *checkpoint, LoadWhat::Weights);
+  Layout layout(world, config);
+  Engine engine(config, layout, open_device(config.device));
+  load_state(engine, world, checkpoint, LoadWhat::Weights);
   const Evaluation result = evaluate(engine, *split, arguments.sequences);
   if (!world.is_root()) return 0;
   if (arguments.json) {
-    nlohmann::json object = {{"checkpoint", checkpoint->path.string()},
-                             {"step", checkpoint->state.step},
+    nlohmann::json object = {{"checkpoint", checkpoint.path.string()},
+                             {"step", checkpoint.state.step},
                              {"valid_loss", result.loss},
                              {"perplexity", std::exp(result.loss)},
                              {"sequences", result.sequences},
@@ -65,7 +59,7 @@ int run_eval(const Arguments& arguments) {
     fmt::print("{}\n", object.dump());
     return 0;
   }
-  fmt::print("step {}: loss {:.4f} nats a token, perplexity {:.2f}", checkpoint->state.step, result.loss,
+  fmt::print("step {}: loss {:.4f} nats a token, perplexity {:.2f}", checkpoint.state.step, result.loss,
              std::exp(result.loss));
   if (result.bits_per_byte) fmt::print(", {:.4f} bits per byte", *result.bits_per_byte);
   fmt::print(" ({} sequences, {} tokens)\n", result.sequences, result.tokens);

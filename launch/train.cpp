@@ -4,12 +4,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
-#include "comm/base/log.h"
+#include "comm/base/nearest.h"
 #include "comm/group/environment.h"
 #include "launch/cli.h"
 #include "trainer/loop/run.h"
@@ -37,12 +38,16 @@ int run_train(Arguments arguments) {
   } else {
     run.resume = Resume::Path;
     run.resume_path = arguments.resume;
+    if (!std::filesystem::exists(run.resume_path)) {
+      const std::vector<std::string> resume_words = {"auto", "must", "never"};
+      throw UsageError(fmt::format("--resume {}: neither auto, must or never nor a folder{}", arguments.resume,
+                                   did_you_mean(arguments.resume, resume_words)));
+    }
   }
   if (arguments.stop_after > 0) run.stop_after = arguments.stop_after;
   const Config config = load_config(arguments.config);  // every fault is told before MPI does any work
 
   Environment environment;
-  set_log_rank(environment.world().rank().value(), environment.world().size());
   return run_training(environment.world(), config, run) == RunOutcome::Stopped ? exit_stopped_early : 0;
 }
 

@@ -3,10 +3,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "comm/base/timers.h"
+#include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
 #include "comm/reduce/gradients.h"
@@ -23,6 +25,15 @@ double largest_over_mean(const std::vector<std::int64_t>& loads) {
     sum += load;
   }
   return sum == 0 ? 0.0 : static_cast<double>(largest) * static_cast<double>(loads.size()) / static_cast<double>(sum);
+}
+
+bool all_finite(const float* values, std::int64_t count) {
+  constexpr std::uint32_t exponent = 0x7f800000;
+  std::uint32_t found = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    found |= (std::bit_cast<std::uint32_t>(values[i]) & exponent) == exponent ? 1U : 0U;
+  }
+  return found == 0;
 }
 
 // What the ranks learn of each other's micro-batches: numbers that have one non-zero contributor each, placed by
@@ -241,16 +252,26 @@ std::uint64_t Engine::digest() {
   const auto& specs = model_.parameters().specs();
   std::vector<std::uint64_t> largest(specs.size(), 0);
   std::vector<std::uint64_t> smallest(specs.size(), ~std::uint64_t{0});
+  std::vector<std::int64_t> finite(specs.size(), 1);
   const auto& here = model_.parameters().here();
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t i = 0; i < here.size(); ++i) {
     const std::size_t at = model_.parameters().spec_index(*here[i]);
-    largest[at] = smallest[at] = XXH3_64bits(here[i]->value().raw(), usize(here[i]->size()) * sizeof(float));
+    const float* value = here[i]->value().f32();
+    largest[at] = smallest[at] = XXH3_64bits(value, usize(here[i]->size()) * sizeof(float));
+    finite[at] = all_finite(value, here[i]->size()) ? 1 : 0;
   }
   Transport& transport = layout_.world().transport();
   transport.all_reduce(largest.data(), isize(largest.size()), DType::U64, ReduceOp::Max);
   transport.all_reduce(smallest.data(), isize(smallest.size()), DType::U64, ReduceOp::Min);
+  transport.all_reduce(finite.data(), isize(finite.size()), DType::I64, ReduceOp::Min);
   for (std::size_t i = 0; i < specs.size(); ++i) {
+    if (finite[i] == 0) {
+      throw CollectiveError(ErrorKind::Runtime,
+                            fmt::format("{} has become NaN or infinite: the run has diverged (a lower train.lr may help). "
+                                        "Nothing of this is saved; the last checkpoint stands",
+                                        specs[i].name));
+    }
     require(largest[i] == smallest[i], "the ranks' copies of {} are not the same any more (digests {:016x} and {:016x})",
             specs[i].name, smallest[i], largest[i]);
   }

@@ -50,7 +50,8 @@ class Engine {
   StepReport step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read);
   // Mean negative log-likelihood, nats a token, over sequences 0 to `sequences` - 1. Collective.
   double evaluate(const ReadSequence& read, std::int64_t sequences);
-  // 64-bit digest of all parameters, in name order. Collective; throws where copies of a parameter differ between ranks.
+  // 64-bit digest of all parameters, in name order. Collective; throws where a parameter is not finite, and where its
+  // copies differ between ranks: neither may be trained on, or saved.
   std::uint64_t digest();
   // The state that this rank has, and whether it is the one to write it.
   std::vector<StateTensor> state();

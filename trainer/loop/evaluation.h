@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #include "data/loader/loader.h"
@@ -15,14 +16,14 @@ class ValidSplit {
   // path: the folder that prepare wrote, or one token shard. Throws Error(Data) where it is damaged, and where it has not
   // one whole sequence.
   ValidSplit(const std::filesystem::path& path, std::int64_t seq_len);
+  // The same of shards that are open already.
+  ValidSplit(std::shared_ptr<const TokenShards> shards, const std::filesystem::path& path, std::int64_t seq_len);
   const Loader& loader() const { return loader_; }
   std::int64_t vocab() const { return vocab_; }
   // Of the text that the tokens stand for; nothing for a lone shard, which does not know its text.
   std::optional<double> tokens_per_byte() const { return tokens_per_byte_; }
 
  private:
-  explicit ValidSplit(std::shared_ptr<const TokenShards> shards, const std::filesystem::path& path,
-                      std::int64_t seq_len);
   Loader loader_;
   std::int64_t vocab_;
   std::optional<double> tokens_per_byte_;

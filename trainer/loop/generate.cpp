@@ -1,6 +1,7 @@
 #include "trainer/loop/generate.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace switchyard {
 
@@ -22,6 +23,9 @@ void generate(Model& model, const ModelConfig& config, const Tokenizer& tokenize
     const auto context = std::span(text).subspan(usize(first + fed));
     model.decode(context, fed, logits);
     fed += isize(context.size());
+    for (const float logit : logits) {
+      if (!std::isfinite(logit)) fail(ErrorKind::Data, "the model's scores are not finite: its weights are not usable");
+    }
     const std::int32_t token = sample(logits, options.sampler, random, static_cast<std::uint64_t>(i));
     if (token == tokenizer.end_of_text()) return;
     text.push_back(token);

@@ -1,10 +1,10 @@
 #include "trainer/loop/restore.h"
 
-#include <algorithm>
-#include <vector>
+#include <optional>
 
 #include "comm/group/agree.h"
 #include "data/tokenizer/tokenizer_file.h"
+#include "trainer/config/compare.h"
 #include "trainer/config/load.h"
 
 namespace switchyard {
@@ -13,8 +13,7 @@ namespace fs = std::filesystem;
 
 CheckpointInfo locate_checkpoint(const fs::path& path) {
   if (!fs::is_directory(path)) {
-    fail(ErrorKind::Usage, "{} is no folder: --checkpoint takes a run's folder or one of its step folders",
-         path.string());
+    fail(ErrorKind::Usage, "{} is no folder: a checkpoint is a run's folder or one of its step folders", path.string());
   }
   if (fs::exists(path / "manifest.json")) return read_checkpoint_info(fs::absolute(path));
   const fs::path checkpoints = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
@@ -25,9 +24,36 @@ CheckpointInfo locate_checkpoint(const fs::path& path) {
   fail(ErrorKind::Usage, "{} holds no complete checkpoint{}", path.string(), reasons);
 }
 
-Config config_of(const CheckpointInfo& checkpoint, std::span<const std::string> sets, int ranks) {
+CheckpointInfo locate_checkpoint(const Group& world, const fs::path& path) {
+  std::string found;
+  collectively(world, "looking for the checkpoint", [&] {
+    if (world.is_root()) found = locate_checkpoint(path).path.string();
+  });
+  found = world.broadcast(found, Rank(0));
+  std::optional<CheckpointInfo> info;
+  collectively(world, "reading the checkpoint's manifest", [&] { info = read_checkpoint_info(found); });
+  return *info;
+}
+
+Config config_of(const CheckpointInfo& checkpoint) {
   const std::string name = (checkpoint.path / "manifest.json").string() + " (its config)";
-  return config_or_throw(parse_config(checkpoint.state.config_toml, name, sets, ranks));
+  const std::string any_layout = "parallel.expert=0";
+  return config_or_throw(parse_config(checkpoint.state.config_toml, name, std::span(&any_layout, 1), /*ranks=*/0));
+}
+
+std::vector<std::string> check_continues(const CheckpointInfo& checkpoint, const Config& config) {
+  std::string refused;
+  std::vector<std::string> noted;
+  for (const ConfigChange& change : config_changes(config_of(checkpoint), config)) {
+    const std::string text = fmt::format("{} was {}, is {}", change.key, change.was, change.is);
+    if (change.kind == ChangeKind::Refused) refused += "\n  " + text;
+    if (change.kind == ChangeKind::Noted) noted.push_back(text);
+  }
+  if (!refused.empty()) {
+    fail(ErrorKind::Usage, "{} cannot go on with this config (another --out starts anew):{}", checkpoint.path.string(),
+         refused);
+  }
+  return noted;
 }
 
 fs::path tokenizer_of(const CheckpointInfo& checkpoint, const Config& config) {
@@ -39,11 +65,9 @@ void keep_tokenizer(const fs::path& from, const fs::path& run_folder) {
   const fs::path folder = fs::is_directory(from) ? from : from.parent_path();
   const fs::path kept = run_folder / "tokenizer";
   fs::create_directories(kept);
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("tokenizer.")) {
-      fs::copy_file(entry.path(), kept / name, fs::copy_options::overwrite_existing);
-    }
+  if (fs::equivalent(folder, kept)) return;
+  for (const char* name : {kTokenizerName, kTokenizerModelName}) {
+    if (fs::exists(folder / name)) fs::copy_file(folder / name, kept / name, fs::copy_options::overwrite_existing);
   }
 }
 

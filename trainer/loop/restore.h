@@ -3,8 +3,8 @@
 
 #include <filesystem>
 #include <memory>
-#include <span>
 #include <string>
+#include <vector>
 
 #include "data/tokenizer/tokenizer.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -13,17 +13,24 @@
 namespace switchyard {
 
 // path: a step folder, a run's checkpoints folder, or a run's folder (then its newest complete checkpoint). Throws
-// Error(Usage) where there is none.
+// Error(Usage), beginning with the path, where there is none.
 CheckpointInfo locate_checkpoint(const std::filesystem::path& path);
+// The same on all ranks: rank 0 looks, since a run may be saving meanwhile. Collective.
+CheckpointInfo locate_checkpoint(const Group& world, const std::filesystem::path& path);
 
-// The config that a checkpoint was trained with, and `sets` over it.
-Config config_of(const CheckpointInfo& checkpoint, std::span<const std::string> sets, int ranks);
+// The config that a checkpoint was trained with, for any number of ranks: parallel.expert is 0.
+Config config_of(const CheckpointInfo& checkpoint);
+
+// Throws Error(Usage) where a run with `config` cannot go on from the checkpoint, naming every key that stands against it;
+// gives the changes that are let through but make it another run.
+std::vector<std::string> check_continues(const CheckpointInfo& checkpoint, const Config& config);
 
 // The tokenizer beside a checkpoint (a run keeps a copy in its folder), or where its config says.
 std::filesystem::path tokenizer_of(const CheckpointInfo& checkpoint, const Config& config);
-// Puts a copy of the tokenizer at `from` into the run's folder.
+// Puts a copy of the tokenizer at `from` into the run's folder, where it is not there already.
 void keep_tokenizer(const std::filesystem::path& from, const std::filesystem::path& run_folder);
 
+// What to fill: moments too, or weights alone.
 enum class LoadWhat { Weights, WeightsAndOptimizer };
 // Fills the engine's state and compares its digest with the checkpoint's. Collective.
 void load_state(Engine& engine, const Group& world, const CheckpointInfo& checkpoint, LoadWhat what);

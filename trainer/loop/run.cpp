@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
+#include <limits>
 #include <memory>
 
 #include "comm/base/log.h"
@@ -13,6 +13,7 @@
 #include "comm/group/affinity.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "data/loader/durable.h"
 #include "data/loader/loader.h"
 #include "data/loader/token_shard.h"
 #include "trainer/config/load.h"
@@ -51,8 +52,11 @@ RunData open_data(const Group& world, Config& config) {
     }
     if (config.data.valid.empty() || !fs::exists(config.data.valid)) return;
     const auto shards = TokenShards::open(config.data.valid, Split::Valid);
-    if (shards->tokens() > config.model.seq_len) {
-      data.valid = std::make_unique<ValidSplit>(config.data.valid, config.model.seq_len);
+    if (shards->tokens() <= config.model.seq_len) return;
+    data.valid = std::make_unique<ValidSplit>(shards, config.data.valid, config.model.seq_len);
+    if (data.valid->vocab() > config.model.vocab) {
+      fail(ErrorKind::Usage, "model.vocab = {} is too small for the held-out split: the token ids of {} go up to {}",
+           config.model.vocab, config.data.valid, data.valid->vocab() - 1);
     }
   });
   require_same(world, "the number of training tokens", std::to_string(data.train->tokens()));
@@ -62,9 +66,7 @@ RunData open_data(const Group& world, Config& config) {
 // The checkpoint to go on from, the same on all ranks.
 std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOptions& options) {
   if (options.resume == Resume::Path) {
-    std::optional<CheckpointInfo> info;  // that one, damaged or not: a path never falls back to another
-    collectively(world, "opening the checkpoint", [&] { info = locate_checkpoint(options.resume_path); });
-    return info;
+    return locate_checkpoint(world, options.resume_path);  // damaged or not: a path never falls back to another
   }
   const fs::path checkpoints = options.out / "checkpoints";
   std::vector<std::string> skipped;
@@ -82,6 +84,17 @@ std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOpt
                                                         checkpoints.string()));
   }
   return newest;
+}
+
+// A run's folder holds one history: going on from an earlier step in it would leave the later ones as its newest.
+void check_out_folder(const RunOptions& options, const CheckpointInfo& checkpoint) {
+  if (options.resume != Resume::Path) return;
+  const fs::path checkpoints = options.out / "checkpoints";
+  const auto newest = find_newest_checkpoint(checkpoints);
+  if (newest && newest->state.step > checkpoint.state.step) {
+    fail(ErrorKind::Usage, "{} holds step {} already, and --resume goes back to step {}: choose another --out",
+         checkpoints.string(), newest->state.step, checkpoint.state.step);
+  }
 }
 
 Banner make_banner(const Config& config, Layout& layout, const RunData& data, const fs::path& out,
@@ -137,7 +150,8 @@ StepMetrics metrics_of(const StepReport& report, const RunState& state, double s
   metrics.aux_loss = report.aux_loss;
   metrics.z_loss = report.z_loss;
   metrics.lr = report.lr;
-  metrics.grad_norm = report.grad_norm;
+  // Partials that were not finite have been left out of the sums, so that the norm of the rest says nothing.
+  metrics.grad_norm = report.applied ? report.grad_norm : std::numeric_limits<double>::quiet_NaN();
   metrics.tokens_per_s = static_cast<double>(report.tokens) / seconds;
   metrics.step_time_s = seconds;
   metrics.exchange_s = exchange_seconds;
@@ -173,6 +187,8 @@ ProgressStep progress_of(const StepMetrics& metrics, bool applied) {
   return progress;
 }
 
+constexpr std::int64_t most_skips_in_a_row = 10;
+
 // Is `step` one at which something happens that is due every so many steps, and at the end?
 bool is_due(std::int64_t every, std::int64_t step, std::int64_t last) {
   return step == last || (every > 0 && step % every == 0);
@@ -196,12 +212,6 @@ class Run {
   }
 
   void restore(const CheckpointInfo& checkpoint) {
-    if (checkpoint.state.seed != config_.train.seed) {
-      throw CollectiveError(ErrorKind::Usage,
-                            fmt::format("{} was trained with train.seed = {}, the config says {}: the data would not go on "
-                                        "where it stopped",
-                                        checkpoint.path.string(), checkpoint.state.seed, config_.train.seed));
-    }
     load_state(engine_, world_, checkpoint, LoadWhat::WeightsAndOptimizer);
     const std::string config_toml = state_.config_toml;
     const std::string run_id = options_.resume == Resume::Path ? state_.run_id : checkpoint.state.run_id;
@@ -219,7 +229,7 @@ class Run {
     collectively(world_, "preparing the run's folder", [&] {
       if (!world_.is_root()) return;
       fs::create_directories(options_.out);
-      std::ofstream(options_.out / "config.toml") << state_.config_toml;
+      write_durably(options_.out / "config.toml", state_.config_toml);
       if (fs::exists(config_.data.tokenizer)) keep_tokenizer(config_.data.tokenizer, options_.out);
       metrics_file.emplace(options_.out / "metrics.jsonl", state_.step);
       progress.emplace(stderr, Progress::suited_to(stderr, steps, state_.step, config_.log.every));
@@ -238,6 +248,7 @@ class Run {
         const Evaluation evaluation = evaluate(engine_, *data_.valid, config_.train.eval_sequences);
         metrics.valid_loss = evaluation.loss;
         metrics.valid_bits_per_byte = evaluation.bits_per_byte;
+        engine_.take_exchange_seconds();  // the evaluation's, which belongs to no step
       }
       collectively(world_, "writing metrics", [&] {
         if (metrics_file) metrics_file->write(metrics);
@@ -248,8 +259,12 @@ class Run {
       }
       if (is_due(config_.checkpoint.every, step, last)) save(progress ? &*progress : nullptr);
     }
-    if (progress) progress->note(fmt::format("done: step {} of {}, digest {}, peak memory of rank 0 {}", state_.step, steps,
-                                             digest_text(state_.digest), size_text(peak_memory())));
+    if (progress) {
+      progress->note(fmt::format("{} step {} of {}, digest {}, peak memory of rank 0 {}{}",
+                                 state_.step < steps ? "stopped after" : "done:", state_.step, steps,
+                                 digest_text(state_.digest), size_text(peak_memory()),
+                                 state_.step < steps ? "; the same command without --stop-after goes on" : ""));
+    }
     return state_.step < steps ? RunOutcome::Stopped : RunOutcome::Done;
   }
 
@@ -264,8 +279,16 @@ class Run {
     ++state_.step;
     if (report.applied) {
       ++state_.updates;
+      skipped_in_a_row_ = 0;
     } else {
       ++state_.skipped;
+      if (++skipped_in_a_row_ == most_skips_in_a_row) {
+        throw CollectiveError(ErrorKind::Runtime,
+                              fmt::format("the gradients of {} steps in a row, up to step {}, were not finite: the run has "
+                                          "diverged. Nothing of these steps has been saved; a lower train.lr or a longer "
+                                          "train.warmup_steps may help",
+                                          most_skips_in_a_row, state_.step));
+      }
       if (world_.is_root()) {
         log_warning("step {}: a NaN, an infinity or an overflow in the gradients; the update is left out on all ranks",
                     state_.step);
@@ -301,6 +324,7 @@ class Run {
   Loader loader_;
   RunState state_;
   std::int64_t saved_step_ = -1;
+  std::int64_t skipped_in_a_row_ = 0;
 };
 
 }  // namespace
@@ -308,6 +332,16 @@ class Run {
 RunOutcome run_training(const Group& world, Config config, const RunOptions& options) {
   const RunData data = open_data(world, config);
   const std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
+  if (checkpoint) {
+    std::vector<std::string> noted;
+    collectively(world, "comparing the config with the checkpoint's", [&] {
+      noted = check_continues(*checkpoint, config);
+      check_out_folder(options, *checkpoint);
+    });
+    if (world.is_root()) {
+      for (const std::string& change : noted) log_warning("the run goes on with another setting: {}", change);
+    }
+  }
   Layout layout(world, config);
   const std::int64_t first_step = checkpoint ? checkpoint->state.step : 0;
   const std::string warning = affinity_warning(world, omp_get_max_threads());
@@ -318,7 +352,7 @@ RunOutcome run_training(const Group& world, Config config, const RunOptions& opt
     if (checkpoint) log_info("going on from {}", checkpoint->path.string());
   }
   if (options.dry_run) return RunOutcome::Done;
-  if (first_step >= config.train.steps) {
+  if (checkpoint && first_step >= config.train.steps) {
     log_info("{} has all {} steps already: nothing is left to do", checkpoint->path.string(), config.train.steps);
     return RunOutcome::Done;
   }
