@@ -41,6 +41,8 @@ TEST_CASE("capacity is the mean load times the factor, rounded up") {
   CHECK(expert_capacity(64, 2, 8, 1.0) == 16);
   CHECK(expert_capacity(64, 2, 8, 1.1) == 18);
   CHECK(expert_capacity(64, 2, 10, 1.0) == 13);
+  CHECK(expert_capacity(400, 2, 8, 1.1) == 110);
+  CHECK(expert_capacity(10, 2, 2, 5) == 10);  // a token chooses an expert once
   CHECK(expert_capacity(3, 1, 100, 0.01) == 1);
   CHECK(expert_capacity(0, 2, 8, 1.5) == 0);
   CHECK(expert_capacity(64, 2, 8, 0) == no_bound);
