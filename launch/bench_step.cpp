@@ -138,6 +138,7 @@ int run_bench_step(const Arguments& arguments) {
   if (arguments.numerics != "fast") wanted.push_back(Numerics::Reproducible);
   if (arguments.numerics != "reproducible") wanted.push_back(Numerics::Fast);
   const Grid grid = make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts));
+  const Bytes program(peak_memory());
   std::vector<std::unique_ptr<Candidate>> candidates;
   std::int64_t predicted = 0;
   std::int64_t measured = 0;
@@ -147,7 +148,7 @@ int run_bench_step(const Arguments& arguments) {
     candidates.back()->step(/*counted=*/false);
     candidates.back()->step(/*counted=*/false);
     if (candidates.size() == 1) {  // later ones stand beside it: this is what a run of its own takes
-      predicted = plan_memory(config, grid, world.rank(), threads).total();
+      predicted = plan_memory(config, grid, world.rank(), threads, program).total();
       std::array<double, 2> largest = {static_cast<double>(predicted), static_cast<double>(peak_memory())};
       world.max(largest);
       predicted = static_cast<std::int64_t>(largest[0]);

@@ -9,9 +9,35 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t alignment = 64;  // a cache line, and the widest vector register
-// Blocks of at least this size are asked for in huge pages: the tiles of a product step through memory by whole rows, and
-// with small pages nearly every row of a tile costs a look-up of its address.
+constexpr std::int64_t small_page = 4 << 10;
 constexpr std::int64_t huge_page = 2 << 20;
+
+std::int64_t whole_pages(std::int64_t bytes) {
+  return (bytes + small_page - 1) / small_page * small_page;
+}
+
+void* small_block(std::int64_t bytes) {
+  void* memory = nullptr;
+  return ::posix_memalign(&memory, usize(alignment), usize(bytes)) == 0 ? memory : nullptr;
+}
+
+// Blocks of a huge page and more come from the system and go back to it: malloc would keep the room of some. They are
+// asked for in huge pages, because the tiles of a product step through memory by whole rows, and with small pages nearly
+// every row of a tile costs a look-up of its address.
+void* large_block(std::int64_t bytes) {
+  const std::int64_t size = whole_pages(bytes);
+  void* mapped = ::mmap(nullptr, usize(size + huge_page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* const begin = static_cast<std::byte*>(mapped);
+  const auto past = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(begin) % huge_page);
+  const std::int64_t before = past == 0 ? 0 : huge_page - past;
+  if (before > 0) ::munmap(begin, usize(before));
+  if (before < huge_page) ::munmap(begin + before + size, usize(huge_page - before));
+  // A hint: where there are no huge pages to give, the block is as good without. What lies beyond the last whole one stays
+  // in small pages, so that a block takes no more memory than it asked for.
+  ::madvise(begin + before, usize(bytes / huge_page * huge_page), MADV_HUGEPAGE);
+  return begin + before;
+}
 
 class CpuStream final : public Stream {
  public:
@@ -26,18 +52,18 @@ class CpuDevice final : public Device {
   void* allocate(Bytes bytes) override {
     require(bytes.value() >= 0, "asked for a memory block of {} bytes", bytes.value());
     if (bytes.value() == 0) return nullptr;
-    const bool huge = bytes.value() >= huge_page;
-    const std::int64_t unit = huge ? huge_page : alignment;
-    void* memory = nullptr;
-    const int error = ::posix_memalign(&memory, usize(unit), usize(bytes.value()));
-    require(error == 0, "no memory for {} bytes ({:.1f} MiB) on the cpu", bytes.value(),
+    void* memory = bytes.value() < huge_page ? small_block(bytes.value()) : large_block(bytes.value());
+    require(memory != nullptr, "no memory for {} bytes ({:.1f} MiB) on the cpu", bytes.value(),
             static_cast<double>(bytes.value()) / (1 << 20));
-    // A hint: where the system has no huge pages to give, the block is as good without. The rest beyond the last whole one
-    // stays in small pages, so that a block takes no more memory than it asked for.
-    if (huge) ::madvise(memory, usize(bytes.value() / huge_page * huge_page), MADV_HUGEPAGE);
     return memory;
   }
-  void release(void* memory, Bytes) noexcept override { std::free(memory); }
+  void release(void* memory, Bytes bytes) noexcept override {
+    if (bytes.value() < huge_page) {
+      std::free(memory);
+    } else {
+      ::munmap(memory, usize(whole_pages(bytes.value())));
+    }
+  }
 
   void fill(void* memory, int byte, Bytes bytes, Stream&) override {
     if (bytes.value() > 0) std::memset(memory, byte, usize(bytes.value()));

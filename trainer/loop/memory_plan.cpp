@@ -43,7 +43,7 @@ std::int64_t parts_of_feed_forward(const ModelConfig& model) { return has_gate(m
 
 }  // namespace
 
-MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads) {
+MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads, Bytes program) {
   const ModelConfig& model = config.model;
   const MoeConfig& moe = config.moe;
   const bool exact = config.train.numerics == Numerics::Reproducible;
@@ -100,8 +100,8 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     const double away = 1.0 - 1.0 / expert_ranks;
     plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(f32 * tokens * width * 2 * moe.top_k));
   }
-  if (grid.ranks > 1) plan.buffers += 8 << 20;  // a bucket of gradient sums
-  plan.program = (38 << 20) + (grid.ranks > 1 ? (10 << 20) : 0);
+  if (grid.ranks > 1) plan.buffers += std::min<std::int64_t>(8 << 20, plan.gradients);  // a bucket of gradient sums
+  plan.program = program.value();
   return plan;
 }
 

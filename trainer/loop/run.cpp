@@ -133,7 +133,7 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.first_step = first_step;
   banner.global_batch = config.train.global_batch;
   banner.micro_batch = config.train.micro_batch;
-  const MemoryPlan memory = plan_memory(config, layout.grid(), Rank(0), threads);
+  const MemoryPlan memory = plan_memory(config, layout.grid(), Rank(0), threads, Bytes(peak_memory()));
   banner.memory = {{"weights", memory.weights},         {"gradients", memory.gradients},
                    {"optimizer", memory.optimizer},     {"packed weights", memory.packed},
                    {"activations", memory.activations}, {"buffers", memory.buffers},
