@@ -1,5 +1,7 @@
+#include "comm/base/nearest.h"
 #include "comm/device/device.h"
 
+#include <array>
 #include <charconv>
 
 namespace switchyard {
@@ -14,7 +16,8 @@ Device& open_device(std::string_view name) {
     const auto [stop, fault] = std::from_chars(name.data() + prefix.size(), end, index);
     if (fault == std::errc() && stop == end && index >= 0) return detail::open_cuda(index);
   }
-  fail(ErrorKind::Usage, "there is no device \"{}\"; the names are \"cpu\", \"cuda\" and \"cuda:N\"", name);
+  fail(ErrorKind::Usage, "there is no device \"{}\"; the names are \"cpu\", \"cuda\" and \"cuda:N\"{}", name,
+       did_you_mean(name, std::array<std::string, 2>{"cpu", "cuda"}));
 }
 
 }  // namespace switchyard

@@ -1,6 +1,8 @@
 #include "trainer/config/config.h"
 
 #include "comm/base/nearest.h"
+#include "comm/device/device.h"
+#include "data/loader/meta.h"
 #include "tests/support/catch.h"
 #include "trainer/config/load.h"
 #include "trainer/config/schema.h"
@@ -153,11 +155,95 @@ TEST_CASE("combinations that cannot be are told with their numbers, at the key s
   CHECK(fault("[moe]\ntop_k = 9") == "x.toml:2: moe.top_k = 9 experts a token, but there are only moe.experts = 8");
   CHECK_THAT(fault("[moe]\nevery = 5"), Catch::Contains("leaves no mixture layer"));
   CHECK_THAT(fault("[train]\nmicro_batch = 5"), Catch::Contains("global_batch = 32 sequences is not a multiple"));
-  CHECK_THAT(fault("[train]\nsteps = 5"), Catch::Contains("train.warmup_steps = 100 is more than train.steps = 5"));
+  CHECK_THAT(fault("[train]\nsteps = 5\nwarmup_steps = 6"),
+             Catch::Contains("train.warmup_steps = 6 is more than train.steps = 5"));
   CHECK_THAT(fault("[parallel]\nexpert = 9"), Catch::Contains("at most one rank an expert"));
-  CHECK(fault("device = 'gpu'").starts_with("x.toml:1: device = 'gpu' is no device"));
-  CHECK(faults_of_text("device = 'cuda:1'").empty());
+  CHECK(fault("device = 'cdua'").starts_with("x.toml:1: there is no device \"cdua\""));
+  CHECK_THAT(fault("device = 'cdua'"), Catch::Contains("(did you mean 'cuda'?)"));
+  CHECK(fault("device = 'cuda:x'").starts_with("x.toml:1: there is no device \"cuda:x\""));
+  CHECK(faults_of_text("[parallel]\nexpert = 4", 0).empty());  // 0 ranks: how many there are is not known
   CHECK(faults_of_text("[parallel]\nexpert = 4", 4).empty());
+}
+
+TEST_CASE("a device that this build has not is a fault of the config") {
+  std::string sentence;
+  try {
+    open_device("cuda:1");
+  } catch (const Error& error) {
+    sentence = error.what();
+  }
+  const auto faults = faults_of_text("device = 'cuda:1'");
+  if (sentence.empty()) {
+    CHECK(faults.empty());
+  } else {
+    CHECK(faults == Sets{"x.toml:1: " + sentence});
+  }
+}
+
+TEST_CASE("defaults that follow from other keys, and give way to what is said") {
+  const auto train = [](const std::string& text) {
+    const LoadedConfig loaded = parse_config("[train]\n" + text, "x.toml", {}, 0);
+    CHECK(faults_of(loaded).empty());
+    return loaded.config.train;
+  };
+  CHECK(train("").warmup_steps == 100);
+  CHECK(train("steps = 5").warmup_steps == 0);
+  CHECK(train("steps = 25").warmup_steps == 2);
+  CHECK(train("steps = 1000000").warmup_steps == 100);
+  CHECK(train("steps = 5\nwarmup_steps = 5").warmup_steps == 5);
+  const auto renormalise = [](const std::string& text) {
+    return parse_config("[moe]\n" + text, "x.toml", {}, 0).config.moe.renormalise;
+  };
+  CHECK(renormalise("top_k = 2"));
+  CHECK(renormalise("top_k = 3"));
+  CHECK_FALSE(renormalise("top_k = 1"));
+  CHECK_FALSE(renormalise("top_k = 2\nrenormalise = false"));
+  // What was resolved is written, and read as said.
+  const Config saved = parse_config("[train]\nsteps = 30\n[moe]\ntop_k = 1", "x.toml", {}, 0).config;
+  CHECK(same(parse_config(to_toml(saved), "saved", {}, 0).config, saved));
+  const auto faults = faults_of_text("[moe]\ntop_k = 1\nrenormalise = true");
+  REQUIRE(faults.size() == 1);
+  CHECK_THAT(faults[0],
+             Catch::StartsWith("x.toml:3: moe.renormalise = true with moe.top_k = 1 makes every gate weight 1"));
+  CHECK(faults_of_text("[moe]\nevery = 0\ntop_k = 1\nrenormalise = true").empty());  // no mixture, no router
+}
+
+TEST_CASE("sizes whose products would not fit are told with their numbers") {
+  const auto fault = [](const std::string& text) {
+    const auto faults = faults_of_text(text);
+    return faults.size() == 1 ? faults[0] : fmt::format("{} faults", faults.size());
+  };
+  // 2^10 sequences of 2^20 tokens for 2 experts: 2^31 rows; one expert fewer is possible.
+  const std::string rows =
+      "[train]\nglobal_batch = 1024\nmicro_batch = 1024\n[model]\nseq_len = 1048576\nd_model = 16\n";
+  CHECK(
+      fault(rows) ==
+      "x.toml:5: train.micro_batch = 1024 sequences of model.seq_len = 1048576 tokens, each for moe.top_k = 2 experts, "
+      "are 2147483648 rows in one micro-batch; below 2147483648 is possible");
+  CHECK(faults_of_text(rows + "[moe]\ntop_k = 1\n").empty());
+  CHECK_THAT(fault(rows + "vocab = 1073741824\n[moe]\ntop_k = 1\n"),
+             Catch::Contains("(1073741824 rows of 1073741824)"));
+  CHECK_THAT(fault("[model]\nlayers = 65536\n[moe]\nexperts = 65536\n"), Catch::Contains("the model would have about"));
+  CHECK_THAT(fault("[model]\nd_model = 1048576\n[moe]\nexperts = 64\n"), Catch::Contains("an inner width of 2796203"));
+  CHECK_THAT(fault("[train]\nsteps = 1099511627776\nglobal_batch = 1048576\n"),
+             Catch::Contains("tokens; 4.61e+18 is the most"));
+}
+
+TEST_CASE("places become absolute, so that the saved config means the same from any folder") {
+  const Folder folder;
+  folder.write("data/" + std::string(kMetaName), "{}");
+  const fs::path back = fs::current_path();
+  fs::current_path(folder.path() / "data");
+  const LoadedConfig loaded = parse_config("[data]\ntrain = '../data/./shard.bin'\n", "x.toml", {}, 0);
+  const LoadedConfig said = parse_config("[data]\ntrain = '.'\nvalid = '../v'\ntokenizer = 't'\n", "x.toml", {}, 0);
+  const fs::path here = fs::current_path();  // without links
+  fs::current_path(back);
+  CHECK(loaded.config.data.train == (here / "shard.bin").string());
+  CHECK(loaded.config.data.valid == here.string());
+  CHECK(loaded.config.data.tokenizer == here.string());
+  CHECK(said.config.data.valid == (here.parent_path() / "v").string());
+  CHECK(said.config.data.tokenizer == (here / "t").string());
+  CHECK(same(parse_config(to_toml(said.config), "saved", {}, 0).config, said.config));
 }
 
 TEST_CASE("bounds: what lies on them and beyond") {
@@ -173,6 +259,10 @@ TEST_CASE("bounds: what lies on them and beyond") {
   CHECK_FALSE(fine("train.micro_batch = 0"));
   CHECK_FALSE(fine("model.seq_len = 0"));
   CHECK_FALSE(fine("moe.capacity_factor = -1.0"));
+  CHECK(fine("moe.capacity_factor = 1e6"));
+  CHECK_FALSE(fine("moe.capacity_factor = 1.1e6"));
+  CHECK_FALSE(fine("train.steps = 0"));
+  CHECK(fine("train.steps = 1"));
   CHECK_FALSE(fine("train.seed = -1"));
   CHECK_FALSE(fine("model.d_model = 9223372036854775807"));
 }
@@ -200,9 +290,12 @@ TEST_CASE("faults of --set name the argument") {
   CHECK_THAT(fault("moe.top_k="), Catch::Contains("is a text"));
   CHECK_THAT(fault("moe.top_k=9"), Catch::StartsWith("--set moe.top_k=9: moe.top_k = 9 experts a token"));
   // A text key takes the words as they are, whatever TOML would read into them.
-  CHECK(parse_config("", "x", Sets{"data.train=2024-01-01"}, 0).config.data.train == "2024-01-01");
-  CHECK(parse_config("", "x", Sets{"data.train='a b'"}, 0).config.data.train == "a b");
-  CHECK(parse_config("", "x", Sets{"data.train=a=b"}, 0).config.data.train == "a=b");
+  const auto taken = [](const std::string& set) {
+    return fs::path(parse_config("", "x", Sets{set}, 0).config.data.train).filename();
+  };
+  CHECK(taken("data.train=2024-01-01") == "2024-01-01");
+  CHECK(taken("data.train='a b'") == "a b");
+  CHECK(taken("data.train=a=b") == "a=b");
 }
 
 TEST_CASE("files that are not there") {
@@ -235,8 +328,8 @@ TEST_CASE("faults become one error") {
 TEST_CASE("a config written as TOML loads back to the same, for hostile values too") {
   Config config;
   resolve(config);
-  config.data.train = "a \"quoted\" \\ path\twith\nall \x01 and \x7f and \xc3\xa9";
-  config.data.tokenizer = "t";
+  config.data.train = "/a \"quoted\" \\ path\twith\nall \x01 and \x7f and \xc3\xa9";
+  config.data.tokenizer = "/t";
   config.train.lr = 0.1 + 0.2;
   config.train.eps = std::numeric_limits<double>::min();
   config.train.weight_decay = 3;

@@ -75,6 +75,7 @@ TEST_CASE("the CPU device copies, fills and aligns") {
 
 TEST_CASE("devices that are not there are told") {
   REQUIRE_THROWS_AS(open_device("gpu"), Error);
+  REQUIRE(message_of([] { open_device("cdua"); }).find("(did you mean 'cuda'?)") != std::string::npos);
   REQUIRE(message_of([] { open_device("cuda:x"); }).find("\"cuda:x\"") != std::string::npos);
   REQUIRE(message_of([] { open_device("cuda:"); }).find("\"cuda:\"") != std::string::npos);
   REQUIRE(message_of([] { open_device("cpu0"); }).find("\"cpu0\"") != std::string::npos);

@@ -1,6 +1,9 @@
 #include "trainer/config/check.h"
 
+#include "comm/device/device.h"
+
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <utility>
 
@@ -34,10 +37,14 @@ class Check {
   std::string_view blamed_;
 };
 
-bool known_device(const std::string& device) {
-  if (device == "cpu" || device == "cuda") return true;
-  return device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
-         device.find_first_not_of("0123456789", 5) == std::string::npos;
+// What opens the device is asked: it knows the names, and what this build has.
+void check_device(const std::string& device, Check& check) {
+  if (!check.sound({"device"})) return;
+  try {
+    open_device(device);
+  } catch (const Error& error) {
+    check.tell("{}", error.what());
+  }
 }
 
 void check_model(const ModelConfig& model, Check& check) {
@@ -66,6 +73,13 @@ void check_moe(const Config& config, int ranks, Check& check) {
   if (check.sound({"moe.experts", "moe.top_k"}) && moe.top_k > moe.experts) {
     check.tell("moe.top_k = {} experts a token, but there are only moe.experts = {}", moe.top_k, moe.experts);
   }
+  // One weight divided by itself: a constant, through which the loss does not reach the router.
+  if (check.sound({"moe.top_k", "moe.renormalise"}) && moe.every > 0 && moe.top_k == 1 && moe.renormalise) {
+    check.tell(
+        "moe.renormalise = true with moe.top_k = 1 makes every gate weight 1, so the router would learn nothing from "
+        "the "
+        "loss: leave it out or set it to false, or take more experts a token");
+  }
   if (check.sound({"moe.experts", "parallel.expert"}) && expert > moe.experts) {
     check.tell("parallel.expert = {} ranks would share moe.experts = {}: at most one rank an expert", expert,
                moe.experts);
@@ -87,6 +101,62 @@ void check_train(const TrainConfig& train, Check& check) {
   }
 }
 
+// Sizes as doubles: far beyond these limits they still compare as they should, where whole numbers would overflow.
+double real(std::int64_t size) {
+  return static_cast<double>(size);
+}
+
+// Rows are counted in 32 bits, bytes and tokens in 64, with room for a few factors more.
+constexpr double most_rows = 0x1p31;
+constexpr double most_numbers = 0x1p44;  // of the weights, or of what one micro-batch makes of one layer
+constexpr double most_tokens = 0x1p62;
+
+void check_sizes(const Config& config, Check& check) {
+  const ModelConfig& model = config.model;
+  const MoeConfig& moe = config.moe;
+  const TrainConfig& train = config.train;
+  const double inner = model.d_ff > 0 ? real(model.d_ff) : real(model.d_model) * 8 / 3;
+  const double rows = real(train.micro_batch) * real(model.seq_len) * real(moe.top_k);
+  if (check.sound({"train.micro_batch", "model.seq_len", "moe.top_k"}) && rows >= most_rows) {
+    check.tell(
+        "train.micro_batch = {} sequences of model.seq_len = {} tokens, each for moe.top_k = {} experts, are {:.0f} "
+        "rows "
+        "in one micro-batch; below {:.0f} is possible",
+        train.micro_batch, model.seq_len, moe.top_k, rows, most_rows);
+  }
+  const double widest = std::max({real(model.vocab), real(model.d_model), inner, real(moe.experts)});
+  if (check.sound({"train.micro_batch", "model.seq_len", "moe.top_k", "model.vocab", "model.d_model", "model.d_ff",
+                   "moe.experts"}) &&
+      rows < most_rows && rows * widest > most_numbers) {
+    check.tell(
+        "the widest matrix of a micro-batch would hold {:.3g} numbers ({:.0f} rows of {:.0f}); {:.3g} is the most: "
+        "lower "
+        "train.micro_batch, model.seq_len or the width",
+        rows * widest, rows, widest, most_numbers);
+  }
+  const double mixtures = moe.every > 0 ? std::floor(real(model.layers) / real(moe.every)) : 0;
+  const double networks = mixtures * real(moe.experts + moe.shared_experts) + real(model.layers) - mixtures;
+  const double weights = networks * 3 * inner * real(model.d_model) +
+                         4 * real(model.layers) * real(model.d_model) * real(model.d_model) +
+                         2 * real(model.vocab) * real(model.d_model);
+  if (check.sound({"model.vocab", "model.d_model", "model.d_ff", "model.layers", "moe.experts", "moe.shared_experts",
+                   "moe.every"}) &&
+      weights > most_numbers) {
+    check.tell(
+        "the model would have about {:.3g} weights, of which {:.3g} is the most: model.layers = {}, model.d_model = "
+        "{}, "
+        "an inner width of {:.0f}, moe.experts = {}, model.vocab = {}",
+        weights, most_numbers, model.layers, model.d_model, inner, moe.experts, model.vocab);
+  }
+  const double tokens = real(train.steps) * real(train.global_batch) * real(model.seq_len);
+  if (check.sound({"train.steps", "train.global_batch", "model.seq_len"}) && tokens > most_tokens) {
+    check.tell(
+        "train.steps = {} of train.global_batch = {} sequences of model.seq_len = {} are {:.3g} tokens; {:.3g} is the "
+        "most",
+        train.steps, train.global_batch, model.seq_len, tokens, most_tokens);
+  }
+}
+
 std::string not_there(const fs::path& path) {
   std::error_code ignored;
   if (path.is_absolute()) return fmt::format("'{}' is not there", path.string());
@@ -103,12 +173,11 @@ bool there(const fs::path& path) {
 
 void check_combinations(const Config& config, int ranks, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
   Check check(places, faults);
-  if (check.sound({"device"}) && !known_device(config.device)) {
-    check.tell("device = '{}' is no device: cpu, cuda, or cuda:N with the number of a GPU", config.device);
-  }
+  check_device(config.device, check);
   check_model(config.model, check);
   check_moe(config, ranks, check);
   check_train(config.train, check);
+  check_sizes(config, check);
 }
 
 void check_files(const Config& config, const KeyPlaces& places, std::vector<ConfigFault>& faults) {

@@ -34,7 +34,7 @@ struct MoeConfig {
   std::int64_t every = 1;  // every n-th layer is a mixture: layers n-1, 2n-1, ... counted from 0; 0: none
   std::int64_t shared_experts = 0;
   std::string router = "topk";  // topk
-  bool renormalise = true;
+  bool renormalise = true;      // where it is not said: top_k > 1
 };
 
 struct TrainConfig {
@@ -42,7 +42,7 @@ struct TrainConfig {
   std::int64_t global_batch = 32;  // sequences
   std::int64_t micro_batch = 4;    // sequences; divides global_batch
   double lr = 1e-3;
-  std::int64_t warmup_steps = 100;
+  std::int64_t warmup_steps = 100;  // where it is not said: a tenth of the steps, but 100 at most
   double min_lr_ratio = 0.1;
   double weight_decay = 0.1;
   double beta1 = 0.9;

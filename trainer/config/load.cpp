@@ -4,6 +4,7 @@
 #include "trainer/config/check.h"
 #include "trainer/config/reader.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/core.h>
@@ -12,6 +13,22 @@ namespace switchyard {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Defaults that hang on what was said of other keys.
+void follow(Config& config, const KeyPlaces& places) {
+  const auto said = [&](std::string_view path) { return places.order(path) != 0; };
+  if (!said("train.warmup_steps")) {
+    config.train.warmup_steps = std::min(config.train.warmup_steps, config.train.steps / 10);
+  }
+  if (!said("moe.renormalise")) config.moe.renormalise = config.moe.top_k > 1;
+}
+
+void make_absolute(std::string& place) {
+  if (place.empty()) return;
+  std::error_code error;
+  const fs::path absolute = fs::absolute(place, error);
+  if (!error) place = absolute.lexically_normal().string();
+}
 
 // The part that all ways to load have in common; `source` reads the file or the text.
 template <class Source>
@@ -25,6 +42,7 @@ LoadedConfig load(const Source& source, const fs::path& file, std::span<const st
   // Of keys that could not be read nothing is known, so nothing is said about how they fit.
   if (reader.all_read()) {
     const KeyPlaces places = reader.places(file.empty() ? "defaults" : file.string());
+    follow(loaded.config, places);
     check_combinations(loaded.config, ranks, places, loaded.faults);
     if (data == DataFiles::Needed) check_files(loaded.config, places, loaded.faults);
   }
@@ -59,11 +77,13 @@ void resolve(Config& config) {
   // 8/3 d_model gives a gated feed-forward, with its three matrices, the size of the usual 4 d_model with two.
   if (model.d_ff == 0) model.d_ff = ((8 * model.d_model + 2) / 3 + 15) / 16 * 16;
   DataConfig& data = config.data;
+  for (std::string* place : {&data.train, &data.valid, &data.tokenizer}) make_absolute(*place);
   if (data.train.empty()) return;
   const fs::path folder = folder_of_data(data.train);
   if (data.tokenizer.empty()) data.tokenizer = folder.string();
   // A lone shard in a folder that prepare did not write has no held-out split beside it.
-  if (data.valid.empty() && fs::exists(folder / kMetaName)) data.valid = folder.string();
+  std::error_code error;
+  if (data.valid.empty() && fs::exists(folder / kMetaName, error)) data.valid = folder.string();
 }
 
 ConfigFaults::ConfigFaults(std::vector<ConfigFault> faults)

@@ -35,8 +35,9 @@ LoadedConfig load_config(const std::filesystem::path& file, std::span<const std:
 // looked for.
 LoadedConfig parse_config(std::string_view text, const std::string& name, std::span<const std::string> sets, int ranks);
 
-// Gives values to what is left to be computed: kv_heads, d_ff, and the places that follow from data.train. What depends
-// on the ranks or on the data (parallel.expert, model.vocab) stays 0.
+// Gives values to what is left to be computed: kv_heads, d_ff, and the places that follow from data.train; places
+// become absolute, so that a saved config means the same from another folder. What depends on the ranks or on the data
+// (parallel.expert, model.vocab) stays 0.
 void resolve(Config& config);
 
 // Faults as an error, so that they reach main: every rank has found the same ones, before MPI does any work.

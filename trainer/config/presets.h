@@ -1,6 +1,7 @@
 // Presets: configs that come with the program, to be named (preset = "quickstart") and built upon.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -11,7 +12,8 @@
 namespace switchyard {
 
 // Where presets are looked for, first to last: beside the config and in presets/ there, the folder of the source tree,
-// the one of an installation.
+// the one of an installation. The first two hang on where the config is.
+constexpr std::size_t kPresetFoldersByConfig = 2;
 std::vector<std::filesystem::path> preset_folders(const std::filesystem::path& config_folder);
 
 // NAME.toml in the first folder that has it, other than the file `asking` itself.

@@ -27,7 +27,7 @@ Bounds from_below(double low, double high) {
   return {.low = low, .high = high, .high_open = true};
 }
 
-// Sizes stay where products of a few of them fit 64 bits and MPI's counts of rows fit 32.
+// Each number by itself stays where sense ends; what products of them may be is for check_sizes (check.cpp).
 constexpr double most_width = 1 << 20;
 constexpr double most_count = 1LL << 40;
 constexpr double most_ranks = 1 << 20;
@@ -126,23 +126,24 @@ std::vector<ConfigKey> make_keys() {
   using X = MoeConfig;
   moe.integer("experts", &X::experts, at_least(1, 1 << 16), "experts in a mixture layer");
   moe.integer("top_k", &X::top_k, at_least(1, 1 << 16), "experts that a token goes to");
-  moe.real("capacity_factor", &X::capacity_factor, at_least(0),
+  moe.real("capacity_factor", &X::capacity_factor, from_to(0, 1e6),
            "room of an expert, in equal shares of the slots; 0: dropless");
   moe.real("aux_loss", &X::aux_loss, at_least(0), "weight of the balance loss");
   moe.real("z_loss", &X::z_loss, at_least(0), "weight of the router's z-loss");
   moe.integer("every", &X::every, at_least(0), "every n-th layer is a mixture; 0: none is");
   moe.integer("shared_experts", &X::shared_experts, at_least(0, 1 << 10), "experts that every token goes to besides");
   moe.choice("router", &X::router, {"topk"}, "how tokens choose experts");
-  moe.flag("renormalise", &X::renormalise, "gate weights of a token's experts sum to 1");
+  moe.flag("renormalise", &X::renormalise, "gate weights of a token's experts sum to 1; unless said, where top_k > 1");
 
   Keys train(keys, "train", &Config::train);
   using T = TrainConfig;
-  train.integer("steps", &T::steps, at_least(0, most_count), "optimizer steps in all");
+  train.integer("steps", &T::steps, at_least(1, most_count), "optimizer steps in all");
   train.integer("global_batch", &T::global_batch, at_least(1, 1 << 30), "sequences in a step, on all ranks together");
   train.integer("micro_batch", &T::micro_batch, at_least(1, 1 << 20),
                 "sequences that one forward handles; divides global_batch");
   train.real("lr", &T::lr, at_least(0), "highest learning rate");
-  train.integer("warmup_steps", &T::warmup_steps, at_least(0, most_count), "steps in which the rate rises from 0");
+  train.integer("warmup_steps", &T::warmup_steps, at_least(0, most_count),
+                "steps in which the rate rises from 0; unless said, a tenth of steps, 100 at most");
   train.real("min_lr_ratio", &T::min_lr_ratio, from_to(0, 1), "last learning rate, in parts of lr (cosine)");
   train.real("weight_decay", &T::weight_decay, at_least(0), "decoupled decay of matrices");
   train.real("beta1", &T::beta1, from_below(0, 1), "AdamW: decay of the first moment");

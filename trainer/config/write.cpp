@@ -1,4 +1,5 @@
 // The config as text: for people, for a file that loads back, for a hash.
+#include "trainer/config/presets.h"
 #include "trainer/config/schema.h"
 
 #include <string>
@@ -30,7 +31,12 @@ std::string config_help() {
   const Config defaults;
   std::string text =
       "A config is a TOML file. Every key has a default, but for data.train; --set SECTION.KEY=VALUE overrides one.\n"
-      "preset = \"NAME\" at the top takes what the file does not say from launch/presets/NAME.toml.\n\n";
+      "preset = \"NAME\" at the top takes what the file does not say from NAME.toml, which is looked for beside the\n"
+      "config, in presets/ there, and then in:\n";
+  const std::vector<std::filesystem::path> folders = preset_folders({});
+  for (std::size_t i = kPresetFoldersByConfig; i < folders.size(); ++i)
+    text += fmt::format("  {}\n", folders[i].string());
+  text += "\n";
   std::string section;
   for (const ConfigKey& key : config_keys()) {
     if (key.section != section) {
