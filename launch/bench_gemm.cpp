@@ -4,6 +4,7 @@
 // exact 64-bit sums, that of OpenBLAS in fp32 ones.
 #include "launch/bench_gemm.h"
 
+#include "comm/group/environment.h"
 #include "launch/openblas.h"
 #include "layers/ops/gemm.h"
 #include "layers/tensor/random.h"
@@ -219,6 +220,7 @@ double pack_seconds(const std::function<void()>& pack, int threads) {
 }  // namespace
 
 int bench_gemm(const BenchGemmOptions& options) {
+  if (launched_as().rank != 0) return 0;  // ranks beside it would only disturb what is measured
   require(options.threads >= 0 && options.experts > 0 && options.d_model > 0 && options.d_ff > 0,
           "bench gemm: threads {}, experts {}, d_model {}, d_ff {}: sizes must be positive", options.threads,
           options.experts, options.d_model, options.d_ff);

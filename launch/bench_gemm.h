@@ -15,7 +15,7 @@ struct BenchGemmOptions {
   bool json = false;      // ends with one line that holds one JSON object
 };
 
-// Prints the tables to stdout. Exit code.
+// Prints the tables to stdout; under a launcher rank 0 alone does. Exit code.
 int bench_gemm(const BenchGemmOptions& options);
 
 }  // namespace switchyard

@@ -11,6 +11,7 @@
 #include "launch/threads.h"
 #include "launch/train.h"
 
+#include <array>
 #include <new>
 
 #include <CLI/CLI.hpp>
@@ -19,20 +20,17 @@ namespace switchyard {
 namespace {
 
 // In the order in which --help lists them.
-const std::vector<void (*)(CLI::App&, Run&)> commands = {
-    add_train,
-    add_prepare,
-    add_eval,
-    add_generate,
-    add_bench,
+constexpr std::array commands = {
+    add_train, add_prepare, add_eval, add_generate, add_bench,
 };
 
 int run(int argc, char** argv) {
   settle_threads(argv);
   CLI::App app("Trains mixture-of-experts transformers with the experts spread over MPI ranks.", "switchyard");
   set_up_app(app);
-  app.set_version_flag("--version", fmt::format("switchyard " SWITCHYARD_VERSION "{}", has_fault_points() ? " (with fault points)" : ""),
-                       "Print the version and leave");
+  app.set_version_flag(
+      "--version", fmt::format("switchyard " SWITCHYARD_VERSION "{}", has_fault_points() ? " (with fault points)" : ""),
+      "Print the version and leave");
   Run command;
   for (const auto add : commands) add(app, command);
   return parse_command_line(app, argc, argv) ? command() : 0;

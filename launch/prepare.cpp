@@ -1,5 +1,6 @@
 #include "launch/prepare.h"
 
+#include "comm/group/environment.h"
 #include "data/prepare/prepare.h"
 
 #include <chrono>
@@ -91,6 +92,7 @@ void print_table(const PrepareOptions& options, const CorpusMeta& meta, double s
 }
 
 int run_prepare(const PrepareOptions& options, bool json) {
+  if (launched_as().rank != 0) return 0;  // several would write into one folder; one does the work
   const auto begin = std::chrono::steady_clock::now();
   CorpusMeta meta;
   {
@@ -109,7 +111,7 @@ int run_prepare(const PrepareOptions& options, bool json) {
 
 }  // namespace
 
-void add_prepare(CLI::App& app, std::function<int()>& run) {
+void add_prepare(CLI::App& app, Run& run) {
   struct Arguments {
     PrepareOptions options;
     bool json = false;

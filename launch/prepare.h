@@ -1,15 +1,11 @@
 // switchyard prepare: text to token shards (data/prepare).
 #pragma once
 
-#include <functional>
-
-namespace CLI {
-class App;
-}
+#include "launch/commands.h"
 
 namespace switchyard {
 
 // Adds the subcommand to `app`. Where it is the one called, `run` is what to do then, and returns the exit code.
-void add_prepare(CLI::App& app, std::function<int()>& run);
+void add_prepare(CLI::App& app, Run& run);
 
 }  // namespace switchyard
