@@ -11,7 +11,6 @@ namespace {
 
 std::atomic<int> log_rank = 0;
 std::atomic<int> log_ranks = 1;
-std::atomic<LogLevel> lowest_level = LogLevel::Info;
 
 struct Style {
   const char* word;
@@ -36,13 +35,9 @@ void set_log_rank(int rank, int ranks) {
   log_ranks = ranks;
 }
 
-void set_log_level(LogLevel lowest) {
-  lowest_level = lowest;
-}
-
 void write_log(LogLevel level, std::string_view message) {
   const int rank = log_rank;
-  if (level < lowest_level || (level == LogLevel::Info && rank != 0)) return;
+  if (level == LogLevel::Info && rank != 0) return;
 
   const Style style = style_of(level);
   const bool colored = *style.color != '\0' && isatty(STDERR_FILENO) == 1;

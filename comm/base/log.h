@@ -13,8 +13,6 @@ enum class LogLevel { Info, Warning, Error };
 
 // Who speaks: only rank 0 writes info lines; warnings and errors of a rank among several begin with its number.
 void set_log_rank(int rank, int ranks);
-// Messages below it are dropped; Info at the start.
-void set_log_level(LogLevel lowest);
 
 void write_log(LogLevel level, std::string_view message);
 

@@ -1,18 +1,18 @@
-// The wire between the ranks of one group. Every call is collective over the group, made by all ranks in the same order,
-// whatever the data (law 5): a rank with nothing to send or receive calls all the same.
+// The wire between the ranks of one group. Every call is collective over the group, made by all ranks in the same
+// order, whatever the data (law 5): a rank with nothing to send or receive calls all the same.
 //
 // Words (as in LLNL/Aluminum): a call *returns* when its buffers may be touched again. Transports are virtual because a
-// virtual call costs nothing beside a message; mpi.cpp and nccl_absent.cpp stand behind open_transport.
+// virtual call costs nothing beside a message. mpi.h makes one between processes, self.h that of a process alone.
 #pragma once
+
+#include "comm/base/dtype.h"
+#include "comm/base/ids.h"
 
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
-
-#include "comm/base/dtype.h"
-#include "comm/base/ids.h"
 
 namespace switchyard {
 

@@ -4,12 +4,12 @@
 //   SwiGLU: y = (silu(x Wg^T) * (x Wu^T)) Wd^T;   GELU, ReLU: y = f(x Wu^T) Wd^T
 #pragma once
 
+#include "layers/dense/packed_weight.h"
+#include "layers/ops/activation.h"
+
 #include <cstdint>
 #include <span>
 #include <vector>
-
-#include "layers/dense/packed_weight.h"
-#include "layers/ops/activation.h"
 
 namespace switchyard {
 
@@ -36,7 +36,6 @@ class FeedForward {
   FeedForward(std::span<const FeedForwardWeights> networks, Activation activation);
 
   std::int64_t networks() const { return static_cast<std::int64_t>(up_.size()); }
-  std::int64_t inner_width() const { return inner_width_; }
 
   // x, y: [S, D]
   void forward(const Tensor& x, const RowSegments& rows, Arena& arena, Saved& saved, Tensor y);

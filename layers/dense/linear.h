@@ -15,7 +15,6 @@ class Linear {
     gemm(dy, weight_.backward(), dx, add_to_dx);
     weight_gradient(dy, x, weight_.gradient());
   }
-  PackedWeight& weight() { return weight_; }
 
  private:
   PackedWeight weight_;

@@ -51,10 +51,4 @@ TEST_CASE("among several ranks the first informs, and each warns under its numbe
   set_log_rank(0, 1);
 }
 
-TEST_CASE("a level silences those below") {
-  set_log_level(LogLevel::Error);
-  REQUIRE(written_by(say_all) == "error: gone\n");
-  set_log_level(LogLevel::Info);
-}
-
 }  // namespace switchyard
