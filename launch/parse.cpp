@@ -4,9 +4,6 @@
 #include "launch/cli.h"
 #include "trainer/config/schema.h"
 
-#include <memory>
-#include <utility>
-
 #include <CLI/CLI.hpp>
 #include <fmt/core.h>
 #include <fmt/ranges.h>

@@ -1,7 +1,5 @@
 #include "layers/attention/attention_layer.h"
 
-#include <algorithm>
-
 #include "layers/attention/rope.h"
 
 namespace switchyard {

@@ -9,7 +9,6 @@
 #include "tests/support/catch.h"
 #include "tests/support/files.h"
 
-#include <cmath>
 #include <functional>
 #include <map>
 #include <set>

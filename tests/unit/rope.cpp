@@ -5,7 +5,6 @@
 #include "tests/support/op_test.h"
 
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 using namespace switchyard;

@@ -4,7 +4,6 @@
 #include "tests/support/catch.h"
 
 #include <chrono>
-#include <numeric>
 #include <thread>
 
 namespace switchyard {

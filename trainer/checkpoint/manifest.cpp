@@ -5,7 +5,6 @@
 #include "trainer/checkpoint/names.h"
 
 #include <limits>
-#include <optional>
 #include <set>
 #include <unordered_map>
 #include <utility>

@@ -9,7 +9,6 @@
 #include "trainer/checkpoint/names.h"
 #include "trainer/checkpoint/shard_writer.h"
 
-#include <map>
 #include <memory>
 #include <set>
 #include <vector>

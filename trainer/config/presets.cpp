@@ -1,6 +1,5 @@
 #include "trainer/config/presets.h"
 
-#include <algorithm>
 #include <set>
 
 namespace switchyard {

@@ -4,7 +4,6 @@
 #include "trainer/monitor/memory.h"
 #include "trainer/monitor/progress.h"
 
-#include <algorithm>
 #include <numeric>
 
 #include <fmt/core.h>
