@@ -61,7 +61,7 @@ TEST_CASE("names are unique, and matrices alone decay") {
 TEST_CASE("memory: weights, gradients and moments are those of the parameters") {
   for (const char* numerics : {"reproducible", "fast"}) {
     const Config config = config_with({std::string("train.numerics=") + numerics});
-    const MemoryPlan plan = plan_memory(config, make_grid(1, 0, 10), Rank(0), 1);
+    const MemoryPlan plan = plan_memory(config, make_grid(1, 0, 10), Rank(0), 1, Bytes(0));
     const std::int64_t elements = count_parameters(config).total;
     CHECK(plan.weights == 4 * elements);
     CHECK(plan.optimizer == 8 * elements);
@@ -76,7 +76,7 @@ TEST_CASE("memory: ranks that share the experts need less each, and all experts 
   for (const int ranks : {1, 2, 3, 4}) {
     const Grid grid = make_grid(ranks, 0, 10);
     std::int64_t weights = 0;
-    for (int r = 0; r < ranks; ++r) weights += plan_memory(config, grid, Rank(r), 1).weights;
+    for (int r = 0; r < ranks; ++r) weights += plan_memory(config, grid, Rank(r), 1, Bytes(0)).weights;
     CHECK(weights == 4 * (ranks * frame + experts));
   }
 }
