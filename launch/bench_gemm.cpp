@@ -173,6 +173,24 @@ struct Rates {
   double theirs = 0;
 };
 
+// How many row counts ours is at least as fast at: a rate within `noise` of the other is a tie, told by itself.
+constexpr double noise = 0.02;
+struct Tally {
+  std::string product;
+  std::int64_t faster = 0, ties = 0, slower = 0;
+  double least_ratio = 0;
+
+  void add(double ratio) {
+    least_ratio = total() == 0 ? ratio : std::min(least_ratio, ratio);
+    ++(ratio >= 1 ? faster : ratio >= 1 - noise ? ties : slower);
+  }
+  std::int64_t total() const { return faster + ties + slower; }
+  std::string to_string() const {
+    const std::string within = ties == 0 ? "" : fmt::format(" and within {:.0f} % at {} more", 100 * noise, ties);
+    return fmt::format("{} of {} row counts{} ({}, least ratio {:.2f})", faster, total(), within, product, least_ratio);
+  }
+};
+
 // Medians of samples taken in turn; a sample is a millisecond or more.
 Rates measure(const Product& product, const Layer& layer, std::int64_t rows, int threads, bool compare,
               double seconds) {
@@ -242,11 +260,11 @@ int bench_gemm(const BenchGemmOptions& options) {
       blas != nullptr ? blas->description() : "nothing, there is no libopenblas.so.0 on this machine");
 
   nlohmann::json results = nlohmann::json::array();
-  double least_ratio = 0;
-  std::int64_t slower = 0, compared = 0;
+  std::vector<Tally> tallies;
   for (const Product& product : products(layer, blas.get())) {
     fmt::print("\n{}\n{:>6} {:>10} {:>10} {:>7} {:>9}\n", product.title, "rows", "GFLOP/s", "OpenBLAS", "ratio",
                "of peak");
+    Tally& tally = tallies.emplace_back(Tally{.product = product.name});
     for (const std::int64_t rows : counts) {
       const Rates rates = measure(product, layer, rows, threads, blas != nullptr, options.seconds);
       // The clock of a core may rise while we measure; a share is never of a limit that the core has just passed.
@@ -255,9 +273,7 @@ int bench_gemm(const BenchGemmOptions& options) {
           {"product", product.name}, {"rows", rows}, {"gflops", rates.ours}, {"of_peak", rates.ours / peak}};
       if (blas != nullptr) {
         const double ratio = rates.ours / rates.theirs;
-        least_ratio = compared == 0 ? ratio : std::min(least_ratio, ratio);
-        slower += ratio < 1 ? 1 : 0;
-        ++compared;
+        tally.add(ratio);
         line["openblas_gflops"] = rates.theirs;
         line["ratio"] = ratio;
         fmt::print("{:>6} {:>10.1f} {:>10.1f} {:>7.2f} {:>8.1f}%\n", rows, rates.ours, rates.theirs, ratio,
@@ -279,8 +295,9 @@ int bench_gemm(const BenchGemmOptions& options) {
       "the first is the time of {:.0f} rows at the cores' limit.\n",
       forward * 1e3, backward * 1e3, rows_of_work);
   if (blas != nullptr) {
-    fmt::print("Slower than OpenBLAS in {} of {} measurements; the least ratio is {:.2f}.\n", slower, compared,
-               least_ratio);
+    std::string line;
+    for (const Tally& tally : tallies) line += (line.empty() ? "" : ", ") + tally.to_string();
+    fmt::print("At least as fast as OpenBLAS at {}.\n", line);
   }
   if (options.json) {
     nlohmann::json object = {{"bench", "gemm"},
@@ -294,6 +311,21 @@ int bench_gemm(const BenchGemmOptions& options) {
                              {"openblas", blas != nullptr ? nlohmann::json(blas->description()) : nlohmann::json()},
                              {"results", std::move(results)}};
     if (blas != nullptr) {
+      nlohmann::json verdict = nlohmann::json::array();
+      double least_ratio = tallies.front().least_ratio;
+      std::int64_t slower = 0;
+      for (const Tally& tally : tallies) {
+        least_ratio = std::min(least_ratio, tally.least_ratio);
+        slower += tally.slower;
+        verdict.push_back({{"product", tally.product},
+                           {"row_counts", tally.total()},
+                           {"at_least_as_fast", tally.faster},
+                           {"within_noise", tally.ties},
+                           {"slower", tally.slower},
+                           {"least_ratio", tally.least_ratio}});
+      }
+      object["noise"] = noise;
+      object["against_openblas"] = std::move(verdict);
       object["least_ratio"] = least_ratio;
       object["slower"] = slower;
     }

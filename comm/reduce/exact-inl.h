@@ -50,19 +50,30 @@ HWY_INLINE bool exact_add_vector(D d, std::int64_t* sum, const float* x, float l
   const hn::Rebind<double, decltype(half)> dd;
   const hn::RebindToSigned<decltype(dd)> di;
   const std::size_t lanes = hn::Lanes(half);
-  auto partial = hn::LoadU(d, x);
+  const auto limits = hn::Set(d, limit);
+  const auto partial = hn::LoadU(d, x);
   const auto magnitude = hn::Abs(partial);
   const auto add = [&](std::int64_t* to, auto fixed) { hn::StoreU(hn::Add(hn::LoadU(di, to), fixed), di, to); };
+#if HWY_TARGET <= HWY_AVX3
+  // One instruction rounds to 64-bit integers, to nearest even as everything here; x * 2^50 is exact in fp32.
+  const auto allowed = hn::Lt(magnitude, limits);  // false for NaN
+  const auto scaled = hn::Mul(hn::IfThenElseZero(allowed, partial), hn::Set(d, static_cast<float>(fixed_scale)));
+  using Fixed = hn::Vec<decltype(di)>;
+  add(sum, Fixed{_mm512_cvtps_epi64(hn::LowerHalf(half, scaled).raw)});
+  add(sum + lanes, Fixed{_mm512_cvtps_epi64(hn::UpperHalf(half, scaled).raw)});
+  return hn::AllTrue(d, allowed);
+#else
   if (hn::AllTrue(d, hn::Lt(magnitude, hn::Set(d, std::min(limit, 2.0f))))) [[likely]] {
     add(sum, fixed_of_small(di, hn::PromoteTo(dd, hn::LowerHalf(half, partial))));
     add(sum + lanes, fixed_of_small(di, hn::PromoteTo(dd, hn::UpperHalf(half, partial))));
     return true;
   }
-  const auto allowed = hn::Lt(magnitude, hn::Set(d, limit));  // false for NaN
-  partial = hn::IfThenElseZero(allowed, partial);
-  add(sum, fixed_of_any(di, hn::PromoteTo(dd, hn::LowerHalf(half, partial))));
-  add(sum + lanes, fixed_of_any(di, hn::PromoteTo(dd, hn::UpperHalf(half, partial))));
+  const auto allowed = hn::Lt(magnitude, limits);  // false for NaN
+  const auto kept = hn::IfThenElseZero(allowed, partial);
+  add(sum, fixed_of_any(di, hn::PromoteTo(dd, hn::LowerHalf(half, kept))));
+  add(sum + lanes, fixed_of_any(di, hn::PromoteTo(dd, hn::UpperHalf(half, kept))));
   return hn::AllTrue(d, allowed);
+#endif
 }
 
 // sum[i] += fixed(x[i]) for i < n. False where a partial was NaN or reached the limit and so was left out.

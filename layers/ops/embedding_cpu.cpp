@@ -5,6 +5,8 @@
 #include <numeric>
 #include <vector>
 
+#include <omp.h>
+
 namespace switchyard::cpu {
 namespace {
 
@@ -49,19 +51,22 @@ void embedding_backward(const Tensor& dy, const Tensor& tokens, const GradientSu
   begin.push_back(count);
 
   const float* from = dy.f32();
-#pragma omp parallel if (count * width >= 1 << 14)
+  const int threads = count * width >= 1 << 14 ? omp_get_max_threads() : 1;
+  // A row for each thread, made before they start: what is thrown inside a parallel region ends the program.
+  std::vector<float> sums(usize(threads * width));
+#pragma omp parallel num_threads(threads)
   {
-    std::vector<float> sum(usize(width));
+    float* const sum = sums.data() + omp_get_thread_num() * width;
     // A common token has hundreds of rows, a rare one has one.
 #pragma omp for schedule(dynamic, 8)
     for (std::int64_t k = 0; k < distinct; ++k) {
-      std::fill(sum.begin(), sum.end(), 0.0f);
+      std::fill_n(sum, width, 0.0f);
       for (std::int64_t i = begin[usize(k)]; i < begin[usize(k + 1)]; ++i) {
         const float* row = from + positions[usize(i)] * width;
-        for (std::int64_t j = 0; j < width; ++j) sum[usize(j)] += row[j];
+        for (std::int64_t j = 0; j < width; ++j) sum[j] += row[j];
       }
       const std::int64_t id = token[positions[usize(begin[usize(k)])]];
-      add_partial(dtable.part(id * width, width), sum.data(), width);
+      add_partial(dtable.part(id * width, width), sum, width);
     }
   }
 }

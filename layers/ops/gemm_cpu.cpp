@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <vector>
 
+#include <omp.h>
+
 // clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/gemm_cpu.cpp"
@@ -48,12 +50,12 @@ void multiply_edge_tile(TileKernel kernel, TileProduct tile, std::int64_t rows, 
   for (std::int64_t r = 0; r < rows; ++r) std::memcpy(c + r * c_stride, beside + r * stride, bytes);
 }
 
-void run_row_block(const RowBlock& block) {
+// packed: scratch memory, block_rows x max_depth.
+void run_row_block(const RowBlock& block, float* packed) {
   using namespace gemm_layout;
   const Cut depths(block.k, max_depth);
   const Cut tiles(block.rows, max_tile_rows);
   const int widest = widest_tile(static_cast<int>(tiles.size(0)));
-  float* const packed = gemm_scratch(block_rows * max_depth);
 
   for (std::int64_t piece = 0; piece < depths.pieces; ++piece) {
     const std::int64_t k = depths.begin(piece);
@@ -169,8 +171,11 @@ void grouped_gemm_cpu(const float* x, std::span<const std::int64_t> row_begin, s
       }
     }
   }
+  const GemmScratch scratch(threads, block_rows * max_depth);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (std::size_t i = 0; i < tasks.size(); ++i) HWY_DYNAMIC_DISPATCH(run_row_block)(tasks[i]);
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    HWY_DYNAMIC_DISPATCH(run_row_block)(tasks[i], scratch.of(omp_get_thread_num()));
+  }
 }
 
 }  // namespace switchyard

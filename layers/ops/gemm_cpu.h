@@ -22,8 +22,18 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
                                  std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
                                  std::span<const GradientSum* const> gradients);
 
-// The thread's own 64-byte aligned scratch memory; contents and address last until the thread asks again.
-float* gemm_scratch(std::int64_t floats);
+// Scratch memory for each of `threads` threads, 64-byte aligned. It is made before they start, because what is thrown
+// inside a parallel region ends the program. It belongs to the calling thread, which keeps it for its next product: one
+// of these at a time.
+class GemmScratch {
+ public:
+  GemmScratch(int threads, std::int64_t floats);
+  float* of(int thread) const { return begin_ + thread * stride_; }
+
+ private:
+  float* begin_;
+  std::int64_t stride_;
+};
 
 // Into how many pieces a task of `work` multiply-adds is cut so that `threads` share `total` evenly; at most `most`.
 std::int64_t pieces_of(std::int64_t work, std::int64_t total, int threads, std::int64_t most);

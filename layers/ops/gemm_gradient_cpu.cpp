@@ -1,12 +1,14 @@
-// Weight gradients: dW = dy^T x over the rows of a segment. A block of dW's rows is packed from dy and stays in the
-// second-level cache while the panels of x, packed once a task, stream past it. A finished tile goes from registers to
-// the sum while it is in the first-level cache, and what it will be added to is fetched during the arithmetic.
+// Weight gradients: dW = dy^T x over the rows of a segment. The columns of x are packed once a task; a group of them
+// stays in the second-level cache while the rows of dW, packed from dy, pass by strip after strip. The sums that a
+// strip is added to are fetched during the arithmetic of the strip before it.
 #include "layers/ops/gemm_cpu.h"
 #include "layers/ops/gemm_layout.h"
 
 #include <algorithm>
 #include <atomic>
 #include <vector>
+
+#include <omp.h>
 
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -28,15 +30,44 @@ struct GradientBlock {
   std::span<const std::int64_t> segments;  // bounds of rows
   const GradientSum* gradient;
 };
-// The most columns and rows of a weight that one task works on: they bound the scratch memory to 8 MiB a thread.
-inline constexpr std::int64_t most_columns = 1536;
+// A chunk is deeper than a forward product's block of k: what stays in the second-level cache is a group of panels.
+inline constexpr std::int64_t gradient_depth = 1024;
+inline constexpr std::int64_t right_in_cache = 160 << 10;  // floats
+// Shorter chains leave nothing to fetch behind: memory is waited for in any case, and its own prefetching does better.
+inline constexpr std::int64_t fetch_depth = 16;
+// The most packed columns of one task, and the most rows of a weight whose chains wait: they bound the scratch memory
+// to 8 MiB a thread.
+inline constexpr std::int64_t most_right = 1 << 20;  // floats
 inline constexpr std::int64_t most_rows = 768;
-inline constexpr std::int64_t small_right = 96 << 10;  // floats
+inline constexpr std::int64_t strip_rows = 14;  // of the tallest tile
+
+inline std::int64_t longest_segment(std::span<const std::int64_t> bounds) {
+  std::int64_t longest = 0;
+  for (std::size_t s = 0; s + 1 < bounds.size(); ++s) longest = std::max(longest, bounds[s + 1] - bounds[s]);
+  return longest;
+}
+// Floats of scratch memory: multiples of 16, so that each part begins with a cache line.
+inline std::int64_t deepest(const GradientBlock& block) {
+  return std::min(block.segments.back() - block.segments.front(), gradient_depth);
+}
+inline std::int64_t left_size(const GradientBlock& block) {
+  return gemm_layout::divide_up(gemm_layout::block_rows * deepest(block), 16) * 16;
+}
+inline std::int64_t right_size(const GradientBlock& block) {
+  return (block.panel_end - block.panel_begin) * gemm_layout::panel_width * deepest(block);
+}
+inline std::int64_t scratch_size(const GradientBlock& block) {
+  const std::int64_t columns = (block.panel_end - block.panel_begin) * gemm_layout::panel_width;
+  const bool waits = longest_segment(block.segments) > gradient_depth;
+  return left_size(block) + right_size(block) + (strip_rows + (waits ? block.n_end - block.n_begin : 0)) * columns;
+}
 }  // namespace switchyard
 #endif
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::HWY_NAMESPACE {
+
+static_assert(strip_rows >= max_tile_rows);
 
 // The rows of dy and x that are packed at a time: several short segments, one, or a piece of a long one.
 struct Chunk {
@@ -45,20 +76,20 @@ struct Chunk {
   bool first, last;                      // of its segment
 };
 
-void add_tile(const GradientBlock& block, const float* tile, std::int64_t stride, std::int64_t row, std::int64_t rows,
-              std::int64_t column, std::int64_t columns) {
+void add_strip(const GradientBlock& block, const float* strip, std::int64_t stride, std::int64_t row, std::int64_t rows,
+               std::int64_t column, std::int64_t columns) {
   const GradientSum& sum = *block.gradient;
   const std::int64_t offset = row * block.k + column;
   if (sum.exact == nullptr) {
     for (std::int64_t r = 0; r < rows; ++r) {
       float* const to = sum.plain + offset + r * block.k;
-      for (std::int64_t i = 0; i < columns; ++i) to[i] += tile[r * stride + i];
+      for (std::int64_t i = 0; i < columns; ++i) to[i] += strip[r * stride + i];
     }
     return;
   }
   bool all = true;
   for (std::int64_t r = 0; r < rows; ++r) {
-    all &= exact_add_row(sum.exact + offset + r * block.k, tile + r * stride, columns, sum.limit);
+    all &= exact_add_row(sum.exact + offset + r * block.k, strip + r * stride, columns, sum.limit);
   }
   if (!all) sum.non_finite->store(true, std::memory_order_relaxed);
 }
@@ -66,43 +97,59 @@ void add_tile(const GradientBlock& block, const float* tile, std::int64_t stride
 struct Scratch {
   float* left;     // the packed rows of the block
   float* right;    // the packed columns of the task
+  float* strip;    // finished chains of one strip
   float* waiting;  // [n_end - n_begin][whole panels]: the chains of a segment that has more pieces to come
 };
 
-struct Tile {
-  std::int64_t row, rows;     // of the weight
-  std::int64_t panel, width;  // its columns, by panels
+// As many rows of the weight as a tile has, by as many columns as have their panels in the second-level cache. What the
+// chains of a strip are added to lies in long runs, which memory gives several times faster than a tile's short ones.
+struct Strip {
+  std::int64_t row, rows;
+  std::int64_t panel, panel_end;
 };
 
-// One tile's partials over the chunk. `next` is the tile after it.
-void run_tile(const GradientBlock& block, const Chunk& chunk, const Scratch& scratch, const float* left, const Tile& at,
-              const Tile& next) {
+// The chains of the strip over `depth` rows, to c.
+void multiply_strip(const GradientBlock& block, const Strip& strip, TileProduct tile, bool fetch_next) {
   using namespace gemm_layout;
-  HWY_ALIGN float finished[max_tile_rows * max_tile_panels * panel_width];
-  const std::int64_t depth = chunk.depth;
-  const std::int64_t column = at.panel * panel_width;
-  const std::int64_t columns = std::min(at.width * panel_width, block.k - column);
-  const TileKernel kernel = tile_kernel(static_cast<int>(at.rows), static_cast<int>(at.width));
+  const std::int64_t widest = widest_tile(static_cast<int>(strip.rows));
   const std::int64_t element = block.gradient->exact != nullptr ? 8 : 4;
-  const auto* sum = reinterpret_cast<const char*>(block.gradient->exact);
-  if (sum == nullptr) sum = reinterpret_cast<const char*>(block.gradient->plain);
+  const auto* sum = block.gradient->exact != nullptr ? reinterpret_cast<const char*>(block.gradient->exact)
+                                                     : reinterpret_cast<const char*>(block.gradient->plain);
+  sum += ((strip.row + strip.rows) * block.k + strip.panel * panel_width) * element;
+  tile.touch_stride = block.k * element;
+  std::int64_t width = widest;
+  for (std::int64_t panel = strip.panel; panel < strip.panel_end; panel += width) {
+    while (panel + width > strip.panel_end) width /= 2;
+    tile.touch = sum;
+    tile.touch_lines = fetch_next ? static_cast<int>(width * panel_width * element / 64) : 0;
+    tile_kernel(static_cast<int>(strip.rows), static_cast<int>(width))(tile);
+    tile.right += width * tile.panel_stride;
+    tile.c += width * panel_width;
+    sum += width * panel_width * element;
+  }
+}
+
+// One strip's partials over the chunk.
+void run_strip(const GradientBlock& block, const Chunk& chunk, const Scratch& scratch, const float* left,
+               const Strip& strip) {
+  using namespace gemm_layout;
+  const std::int64_t depth = chunk.depth;
+  const std::int64_t column = strip.panel * panel_width;
+  const std::int64_t columns = std::min(strip.panel_end * panel_width, block.k) - column;
+  const bool fetch_next = chunk.last && strip.row + strip.rows < block.n_end && depth >= fetch_depth;
   TileProduct tile{.depth = depth,
                    .left = left,
-                   .right = scratch.right + (at.panel - block.panel_begin) * depth * panel_width,
+                   .right = scratch.right + (strip.panel - block.panel_begin) * depth * panel_width,
                    .panel_stride = depth * panel_width,
-                   .c = finished,
-                   .c_stride = at.width * panel_width,
-                   .from_c = false,
-                   .touch = sum + (next.row * block.k + next.panel * panel_width) * element,
-                   .touch_stride = block.k * element,
-                   .touch_lines = chunk.last ? static_cast<int>(at.width * panel_width * element / 64) : 0};
+                   .c = scratch.strip,
+                   .c_stride = (strip.panel_end - strip.panel) * panel_width,
+                   .from_c = false};
   if (chunk.bounds.empty()) {
-    const std::int64_t stride = (block.panel_end - block.panel_begin) * panel_width;
-    tile.c = scratch.waiting + (at.row - block.n_begin) * stride + (at.panel - block.panel_begin) * panel_width;
-    tile.c_stride = stride;
+    tile.c_stride = (block.panel_end - block.panel_begin) * panel_width;
+    tile.c = scratch.waiting + (strip.row - block.n_begin) * tile.c_stride + column - block.panel_begin * panel_width;
     tile.from_c = !chunk.first;
-    kernel(tile);
-    if (chunk.last) add_tile(block, tile.c, tile.c_stride, at.row, at.rows, column, columns);
+    multiply_strip(block, strip, tile, fetch_next);
+    if (chunk.last) add_strip(block, tile.c, tile.c_stride, strip.row, strip.rows, column, columns);
     return;
   }
   const float* const right = tile.right;
@@ -110,11 +157,10 @@ void run_tile(const GradientBlock& block, const Chunk& chunk, const Scratch& scr
     const std::int64_t begin = chunk.bounds[s] - chunk.row;
     tile.depth = chunk.bounds[s + 1] - chunk.bounds[s];
     if (tile.depth == 0) continue;
-    tile.left = left + begin * at.rows;
+    tile.left = left + begin * strip.rows;
     tile.right = right + begin * panel_width;
-    kernel(tile);
-    add_tile(block, finished, tile.c_stride, at.row, at.rows, column, columns);
-    tile.touch_lines = 0;
+    multiply_strip(block, strip, tile, fetch_next && s == 0);
+    add_strip(block, tile.c, tile.c_stride, strip.row, strip.rows, column, columns);
   }
 }
 
@@ -123,37 +169,14 @@ void run_chunk_block(const GradientBlock& block, const Chunk& chunk, std::int64_
                      const gemm_layout::Cut& tiles, const Scratch& scratch) {
   using namespace gemm_layout;
   pack_tiles(block.dy + chunk.row * block.n + first_row, block.n, tiles, chunk.depth, scratch.left);
-  const std::int64_t widest = widest_tile(static_cast<int>(tiles.size(0)));
-  const std::int64_t panels_here = block.panel_end - block.panel_begin;
-  const auto width_at = [&](std::int64_t panel) {
-    std::int64_t width = widest;
-    while (panel + width > block.panel_end) width /= 2;
-    return width;
-  };
-  const auto tile_at = [&](std::int64_t t, std::int64_t panel) {
-    return Tile{first_row + tiles.begin(t), tiles.size(t), panel, width_at(panel)};
-  };
-  const auto left_of = [&](std::int64_t t) { return scratch.left + tiles.begin(t) * chunk.depth; };
-
-  // Where there is little arithmetic to hide the sums behind, they are best walked along their rows, as they lie in
-  // memory; the panels must then be small enough to stay in the second-level cache.
-  if (panels_here * panel_width * chunk.depth <= small_right) {
+  const std::int64_t quads = divide_up(block.panel_end - block.panel_begin, 4);
+  const Cut groups(quads, std::max<std::int64_t>(right_in_cache / (4 * panel_width * chunk.depth), 1));
+  for (std::int64_t g = 0; g < groups.pieces; ++g) {
+    const std::int64_t panel = block.panel_begin + groups.begin(g) * 4;
+    const std::int64_t panel_end = std::min(panel + groups.size(g) * 4, block.panel_end);
     for (std::int64_t t = 0; t < tiles.pieces; ++t) {
-      for (std::int64_t panel = block.panel_begin, next; panel < block.panel_end; panel = next) {
-        const Tile at = tile_at(t, panel);
-        next = panel + at.width;
-        Tile after = at;
-        after.panel = next;
-        run_tile(block, chunk, scratch, left_of(t), at, after);
-      }
-    }
-    return;
-  }
-  for (std::int64_t panel = block.panel_begin; panel < block.panel_end; panel += width_at(panel)) {
-    for (std::int64_t t = 0; t < tiles.pieces; ++t) {
-      const bool more = t + 1 < tiles.pieces;
-      run_tile(block, chunk, scratch, left_of(t), tile_at(t, panel),
-               more ? tile_at(t + 1, panel) : Tile{first_row, 0, panel + width_at(panel), 0});
+      run_strip(block, chunk, scratch, scratch.left + tiles.begin(t) * chunk.depth,
+                {first_row + tiles.begin(t), tiles.size(t), panel, panel_end});
     }
   }
 }
@@ -169,25 +192,21 @@ void run_chunk(const GradientBlock& block, const Chunk& chunk, const Scratch& sc
   }
 }
 
-void run_gradient_block(const GradientBlock& block) {
+void run_gradient_block(const GradientBlock& block, float* memory) {
   using namespace gemm_layout;
   const std::span<const std::int64_t> bounds = block.segments;
-  std::int64_t longest = 0;
-  for (std::size_t s = 0; s + 1 < bounds.size(); ++s) longest = std::max(longest, bounds[s + 1] - bounds[s]);
-
-  constexpr std::int64_t left_size = block_rows * max_depth;
   const std::int64_t columns = (block.panel_end - block.panel_begin) * panel_width;
-  const std::int64_t waiting_size = longest > max_depth ? (block.n_end - block.n_begin) * columns : 0;
-  Scratch scratch{
-      .left = gemm_scratch(left_size + columns * max_depth + waiting_size), .right = nullptr, .waiting = nullptr};
-  scratch.right = scratch.left + left_size;
-  scratch.waiting = scratch.right + columns * max_depth;
+  Scratch scratch{};
+  scratch.left = memory;
+  scratch.right = scratch.left + left_size(block);
+  scratch.strip = scratch.right + right_size(block);
+  scratch.waiting = scratch.strip + strip_rows * columns;
 
   std::size_t s = 0;
   while (s + 1 < bounds.size()) {
     const std::int64_t row = bounds[s];
-    if (bounds[s + 1] - row > max_depth) {
-      const Cut pieces(bounds[s + 1] - row, max_depth);
+    if (bounds[s + 1] - row > gradient_depth) {
+      const Cut pieces(bounds[s + 1] - row, gradient_depth);
       for (std::int64_t i = 0; i < pieces.pieces; ++i) {
         run_chunk(block, {row + pieces.begin(i), pieces.size(i), {}, i == 0, i + 1 == pieces.pieces}, scratch);
       }
@@ -195,7 +214,7 @@ void run_gradient_block(const GradientBlock& block) {
       continue;
     }
     std::size_t end = s + 1;
-    while (end + 1 < bounds.size() && bounds[end + 1] - row <= max_depth) ++end;
+    while (end + 1 < bounds.size() && bounds[end + 1] - row <= gradient_depth) ++end;
     if (bounds[end] > row) {
       run_chunk(block, {row, bounds[end] - row, bounds.subspan(s, end - s + 1), true, true}, scratch);
     }
@@ -231,12 +250,14 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
     // Columns are cut in quads of panels, the widest that a tile takes, and only where a task's scratch memory asks for
     // it: every cut of the one side has the other packed once more.
     const std::int64_t quads = divide_up(panels(k), 4);
-    const Cut columns(quads, most_columns / (4 * panel_width));
+    const std::int64_t depth = std::clamp<std::int64_t>(rows, 64, gradient_depth);
+    const Cut columns(quads, most_right / (4 * panel_width * depth));
     for (std::int64_t j = 0; j < columns.pieces; ++j) {
       const std::int64_t first = columns.begin(j) * 4;
       const std::int64_t end = std::min(first + columns.size(j) * 4, panels(k));
       const std::int64_t work = rows * n * (end - first) * panel_width;
-      const std::int64_t pieces = std::max(pieces_of(work, total, threads, divide_up(n, 16)), divide_up(n, most_rows));
+      const std::int64_t fewest = longest_segment(bounds) > gradient_depth ? divide_up(n, most_rows) : 1;
+      const std::int64_t pieces = std::max(pieces_of(work, total, threads, divide_up(n, 16)), fewest);
       const Cut blocks(n, divide_up(n, pieces));
       for (std::int64_t i = 0; i < blocks.pieces; ++i) {
         tasks.push_back({.dy = dy,
@@ -252,8 +273,13 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
       }
     }
   }
+  std::int64_t size = 0;
+  for (const GradientBlock& task : tasks) size = std::max(size, scratch_size(task));
+  const GemmScratch scratch(threads, size);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (std::size_t i = 0; i < tasks.size(); ++i) HWY_DYNAMIC_DISPATCH(run_gradient_block)(tasks[i]);
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    HWY_DYNAMIC_DISPATCH(run_gradient_block)(tasks[i], scratch.of(omp_get_thread_num()));
+  }
 }
 
 }  // namespace switchyard

@@ -223,12 +223,21 @@ HWY_INLINE void pack_tiles(const float* HWY_RESTRICT x, std::int64_t stride, con
                            std::int64_t depth, float* HWY_RESTRICT out) {
   const std::int64_t low = tiles.total / tiles.pieces;  // the last tiles' rows; the first have one more
   const std::int64_t higher = tiles.total % tiles.pieces;
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const float* from = x + k * stride;
+  // A few rows of x at a time: each tile is written in runs of whole cache lines. Tiles are often a multiple of the
+  // page size apart, and in turn they would push one another's lines out of the first-level cache half written. The
+  // rows after these, which lie too far apart for the hardware to foresee them, are fetched meanwhile.
+  constexpr std::int64_t together = 16;
+  for (std::int64_t begin = 0; begin < depth; begin += together) {
+    const std::int64_t end = std::min(begin + together, depth);
+    for (std::int64_t k = end; k < std::min(end + together, depth); ++k) {
+      const auto* const line = reinterpret_cast<const char*>(x + k * stride);
+      for (std::int64_t byte = 0; byte < tiles.total * 4; byte += 64) __builtin_prefetch(line + byte, 0, 2);
+    }
+    const float* from = x;
     float* to = out;
     for (std::int64_t t = 0; t < tiles.pieces; ++t) {
       const std::int64_t width = low + (t < higher ? 1 : 0);
-      copy_floats(from, width, to + k * width);
+      for (std::int64_t k = begin; k < end; ++k) copy_floats(from + k * stride, width, to + k * width);
       from += width;
       to += width * depth;
     }

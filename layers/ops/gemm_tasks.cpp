@@ -3,20 +3,18 @@
 
 #include <algorithm>
 
-#include <hwy/aligned_allocator.h>
 #include <omp.h>
 
 namespace switchyard {
 
-float* gemm_scratch(std::int64_t floats) {
-  static thread_local hwy::AlignedFreeUniquePtr<float[]> memory;
-  static thread_local std::int64_t size = 0;
-  if (size < floats) {
-    memory = hwy::AllocateAligned<float>(usize(floats));
-    require(memory != nullptr, "no memory for {} bytes of a matrix product's scratch", floats * 4);
-    size = floats;
+GemmScratch::GemmScratch(int threads, std::int64_t floats) : begin_(nullptr), stride_((floats + 15) / 16 * 16) {
+  static thread_local Buffer memory;
+  const Bytes bytes(threads * stride_ * size_of(DType::F32));
+  if (memory.size().value() < bytes.value()) {
+    memory = Buffer();  // the old block goes before the new one comes
+    memory = Buffer(cpu_device(), bytes);
   }
-  return memory.get();
+  begin_ = static_cast<float*>(memory.data());
 }
 
 std::int64_t pieces_of(std::int64_t work, std::int64_t total, int threads, std::int64_t most) {

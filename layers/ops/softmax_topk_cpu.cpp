@@ -1,12 +1,11 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/softmax_topk_cpu.cpp"
+#include "layers/ops/softmax_topk_cpu.h"
+
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-
 #include "hwy/highway.h"
-
 #include "layers/ops/simd-inl.h"
 #include "layers/ops/softmax-inl.h"
-#include "layers/ops/softmax_topk_cpu.h"
 #include "layers/tensor/natural_log.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -39,12 +38,15 @@ void SoftmaxRowBackward(const float* p, const float* dp, float dlog_sum_exp, std
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include "layers/ops/blocks.h"
+
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <span>
 #include <vector>
 
-#include "layers/ops/blocks.h"
+#include <omp.h>
 
 namespace switchyard {
 HWY_EXPORT(SoftmaxRows);
@@ -54,6 +56,21 @@ namespace cpu {
 namespace {
 
 constexpr std::int64_t rows_a_block = 64;
+
+// `each` elements for every thread, made before the threads start: what is thrown inside a parallel region ends the
+// program. No two threads' elements share a cache line.
+template <class T>
+class ThreadRows {
+ public:
+  explicit ThreadRows(std::int64_t each)
+      : each_(usize(each)), stride_(each_ + 64 / sizeof(T)), memory_(stride_ * usize(omp_get_max_threads())) {}
+  std::span<T> mine() { return std::span(memory_).subspan(stride_ * usize(omp_get_thread_num()), each_); }
+
+ private:
+  std::size_t each_;
+  std::size_t stride_;
+  std::vector<T> memory_;
+};
 
 // An expert and its probability as one integer: larger means chosen earlier. A probability is not negative, so its bits
 // order as it does; the lower expert wins a tie; NaN counts as 0, so that a broken row still has K different experts.
@@ -66,7 +83,7 @@ std::int32_t expert_of(std::uint64_t key) {
 }
 
 // keys: room for one number an expert.
-void choose(const float* probabilities, std::int64_t slots, bool renormalise, std::vector<std::uint64_t>& keys,
+void choose(const float* probabilities, std::int64_t slots, bool renormalise, std::span<std::uint64_t> keys,
             std::int32_t* experts, float* weights) {
   for (std::size_t e = 0; e < keys.size(); ++e) keys[e] = rank_key(probabilities[e], isize(e));
   std::partial_sort(keys.begin(), keys.begin() + slots, keys.end(), std::greater<>());
@@ -88,10 +105,11 @@ void softmax_topk(const Tensor& logits, bool renormalise, Tensor probabilities, 
   const float* from = logits.f32();
   float *p = probabilities.f32(), *w = weights.f32(), *lse = log_sum_exp.f32();
   std::int32_t* chosen = experts.i32();
+  ThreadRows<std::uint64_t> all_keys(expert_count);
   for_blocks(logits.dim(0), rows_a_block, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
     HWY_DYNAMIC_DISPATCH(SoftmaxRows)
     (from + begin * expert_count, count, expert_count, p + begin * expert_count, lse + begin);
-    std::vector<std::uint64_t> keys(usize(expert_count));
+    const std::span<std::uint64_t> keys = all_keys.mine();
     for (std::int64_t t = begin; t < begin + count; ++t) {
       choose(p + t * expert_count, slots, renormalise, keys, chosen + t * slots, w + t * slots);
     }
@@ -106,8 +124,9 @@ void softmax_topk_backward(const Tensor& dweights, const Tensor& dprobabilities,
   const float *p = probabilities.f32(), *w = weights.f32();
   const std::int32_t* chosen = experts.i32();
   float* to = dlogits.f32();
+  ThreadRows<float> all_dp(expert_count);
   for_blocks(probabilities.dim(0), rows_a_block, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
-    std::vector<float> dp(usize(expert_count));
+    const std::span<float> dp = all_dp.mine();
     for (std::int64_t t = begin; t < begin + count; ++t) {
       const float* row = p + t * expert_count;
       // w_k = p_k / sum of the chosen p: dp_k = (dw_k - sum_j dw_j w_j) / sum. Without renormalisation dp_k = dw_k.
