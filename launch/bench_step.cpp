@@ -1,8 +1,15 @@
-// switchyard bench step: whole training steps of a config on random tokens, reproducible numerics beside fast, with where
-// the time goes and how far the arithmetic is from what the cores can do.
+// switchyard bench step: whole training steps of a config on random tokens, reproducible numerics beside fast, with
+// where the time goes and how far the arithmetic is from what the cores can do.
 #include "launch/bench_step.h"
 
-#include <omp.h>
+#include "comm/base/timers.h"
+#include "comm/group/environment.h"
+#include "launch/cli.h"
+#include "layers/ops/gemm.h"
+#include "layers/tensor/random.h"
+#include "trainer/loop/engine.h"
+#include "trainer/loop/memory_plan.h"
+#include "trainer/monitor/memory.h"
 
 #include <algorithm>
 #include <array>
@@ -15,15 +22,7 @@
 #include <CLI/Formatter.hpp>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
-
-#include "comm/base/timers.h"
-#include "comm/group/environment.h"
-#include "launch/cli.h"
-#include "layers/ops/gemm.h"
-#include "layers/tensor/random.h"
-#include "trainer/loop/engine.h"
-#include "trainer/loop/memory_plan.h"
-#include "trainer/monitor/memory.h"
+#include <omp.h>
 
 namespace switchyard {
 namespace {
@@ -97,7 +96,9 @@ class Candidate {
   PhaseTimes times_;
 };
 
-const char* name_of(Numerics numerics) { return numerics == Numerics::Reproducible ? "reproducible" : "fast"; }
+const char* name_of(Numerics numerics) {
+  return numerics == Numerics::Reproducible ? "reproducible" : "fast";
+}
 
 nlohmann::json to_json(const Candidate& candidate, double peak) {
   const double rest = 1 - candidate.share(Phase::Gemm) - candidate.share(Phase::Attention) -
@@ -119,11 +120,13 @@ nlohmann::json to_json(const Candidate& candidate, double peak) {
 
 void print_row(const char* name, const nlohmann::json& figures) {
   const auto percent = [&](const char* key) { return 100 * figures.at(key).get<double>(); };
-  fmt::print("{:<13} {:>9.0f} {:>8.3f} s  {:>5.1f} {:>9.1f} {:>8.1f} {:>9.1f} {:>5.1f}   {:>6.1f} ({:>4.1f} %)  {:>6.1f} ({:>4.1f} %)\n",
-             name, figures.at("tokens_per_s").get<double>(), figures.at("step_time_s").get<double>(),
-             percent("share_gemm"), percent("share_attention"), percent("share_exchange"), percent("share_optimizer"),
-             percent("share_rest"), figures.at("gemm_gflops").get<double>(), percent("gemm_of_peak"),
-             figures.at("step_gflops").get<double>(), percent("step_of_peak"));
+  fmt::print(
+      "{:<13} {:>9.0f} {:>8.3f} s  {:>5.1f} {:>9.1f} {:>8.1f} {:>9.1f} {:>5.1f}   {:>6.1f} ({:>4.1f} %)  {:>6.1f} "
+      "({:>4.1f} %)\n",
+      name, figures.at("tokens_per_s").get<double>(), figures.at("step_time_s").get<double>(), percent("share_gemm"),
+      percent("share_attention"), percent("share_exchange"), percent("share_optimizer"), percent("share_rest"),
+      figures.at("gemm_gflops").get<double>(), percent("gemm_of_peak"), figures.at("step_gflops").get<double>(),
+      percent("step_of_peak"));
 }
 
 int run_bench_step(const Arguments& arguments) {
@@ -137,7 +140,8 @@ int run_bench_step(const Arguments& arguments) {
   std::vector<Numerics> wanted;
   if (arguments.numerics != "fast") wanted.push_back(Numerics::Reproducible);
   if (arguments.numerics != "reproducible") wanted.push_back(Numerics::Fast);
-  const Grid grid = make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts));
+  const Grid grid =
+      make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts));
   const Bytes program(peak_memory());
   std::vector<std::unique_ptr<Candidate>> candidates;
   std::int64_t predicted = 0;
@@ -173,12 +177,15 @@ int run_bench_step(const Arguments& arguments) {
                            {"peak_gflops", peak},
                            {"predicted_memory_bytes", predicted},
                            {"peak_memory_bytes", measured}};
-  fmt::print("rank 0 of {}, {} thread{}; {} steps of {} tokens; multiply-add peak {:.1f} GFLOP/s, measured between the steps\n\n",
-             world.size(), threads, threads == 1 ? "" : "s", arguments.steps,
-             config.train.global_batch * config.model.seq_len, peak);
-  fmt::print("{:<13} {:>9} {:>10}  {:>5} {:>9} {:>8} {:>9} {:>5}   {:>15}  {:>15}\n", "numerics", "tokens/s", "step", "gemm",
-             "attention", "exchange", "optimizer", "rest", "gemm GFLOP/s", "step GFLOP/s");
-  fmt::print("{:<13} {:>9} {:>10}  {:-^40}   {:>15}  {:>15}\n", "", "", "", " % of the step ", "(of peak)", "(of peak)");
+  fmt::print(
+      "rank 0 of {}, {} thread{}; {} steps of {} tokens; multiply-add peak {:.1f} GFLOP/s, measured between the "
+      "steps\n\n",
+      world.size(), threads, threads == 1 ? "" : "s", arguments.steps, config.train.global_batch * config.model.seq_len,
+      peak);
+  fmt::print("{:<13} {:>9} {:>10}  {:>5} {:>9} {:>8} {:>9} {:>5}   {:>15}  {:>15}\n", "numerics", "tokens/s", "step",
+             "gemm", "attention", "exchange", "optimizer", "rest", "gemm GFLOP/s", "step GFLOP/s");
+  fmt::print("{:<13} {:>9} {:>10}  {:-^40}   {:>15}  {:>15}\n", "", "", "", " % of the step ", "(of peak)",
+             "(of peak)");
   for (const auto& candidate : candidates) {
     const char* name = name_of(candidate->config().train.numerics);
     result[name] = to_json(*candidate, peak);
@@ -199,7 +206,8 @@ int run_bench_step(const Arguments& arguments) {
 }  // namespace
 
 void add_bench_step(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("step", "Whole training steps: tokens/s, where the time goes, and how near the peak");
+  auto* command =
+      parent.add_subcommand("step", "Whole training steps: tokens/s, where the time goes, and how near the peak");
   auto arguments = std::make_shared<Arguments>();
   add_config_options(*command, arguments->config, ConfigFile::Option);
   command->add_option("--steps", arguments->steps, "Steps that are measured, after two that are not")

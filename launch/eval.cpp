@@ -1,6 +1,11 @@
 // switchyard eval: loss and bits per byte of a checkpoint on held-out text.
 #include "launch/eval.h"
 
+#include "comm/group/agree.h"
+#include "comm/group/environment.h"
+#include "trainer/loop/evaluation.h"
+#include "trainer/loop/restore.h"
+
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -10,11 +15,6 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
-
-#include "comm/group/agree.h"
-#include "comm/group/environment.h"
-#include "trainer/loop/evaluation.h"
-#include "trainer/loop/restore.h"
 
 namespace switchyard {
 namespace {
@@ -49,12 +49,9 @@ int run_eval(const Arguments& arguments) {
   const Evaluation result = evaluate(engine, *split, arguments.sequences);
   if (!world.is_root()) return 0;
   if (arguments.json) {
-    nlohmann::json object = {{"checkpoint", checkpoint.path.string()},
-                             {"step", checkpoint.state.step},
-                             {"valid_loss", result.loss},
-                             {"perplexity", std::exp(result.loss)},
-                             {"sequences", result.sequences},
-                             {"tokens", result.tokens}};
+    nlohmann::json object = {
+        {"checkpoint", checkpoint.path.string()}, {"step", checkpoint.state.step}, {"valid_loss", result.loss},
+        {"perplexity", std::exp(result.loss)},    {"sequences", result.sequences}, {"tokens", result.tokens}};
     if (result.bits_per_byte) object["valid_bits_per_byte"] = *result.bits_per_byte;
     fmt::print("{}\n", object.dump());
     return 0;

@@ -1,6 +1,13 @@
 // switchyard generate: a trained model writes on.
 #include "launch/generate.h"
 
+#include "comm/exchange/exchange.h"
+#include "comm/group/environment.h"
+#include "comm/transport/self.h"
+#include "trainer/loop/generate.h"
+#include "trainer/loop/layout.h"
+#include "trainer/loop/restore.h"
+
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -10,13 +17,6 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
-
-#include "comm/exchange/exchange.h"
-#include "comm/group/environment.h"
-#include "comm/transport/self.h"
-#include "trainer/loop/generate.h"
-#include "trainer/loop/layout.h"
-#include "trainer/loop/restore.h"
 
 namespace switchyard {
 namespace {
@@ -95,7 +95,9 @@ void add_generate(CLI::App& parent, Run& run) {
       ->required()
       ->type_name("DIR");
   command->add_option("--prompt", arguments->prompt, "The text to go on from")->type_name("TEXT");
-  command->add_option("--tokens", options.tokens, "How many tokens at most")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("--tokens", options.tokens, "How many tokens at most")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--temperature", options.sampler.temperature, "0: always the likeliest token")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -1,13 +1,13 @@
 #include "launch/threads.h"
 
-#include <omp.h>
-#include <unistd.h>
+#include "comm/group/affinity.h"
+#include "comm/group/environment.h"
 
 #include <algorithm>
 #include <cstdlib>
 
-#include "comm/group/affinity.h"
-#include "comm/group/environment.h"
+#include <omp.h>
+#include <unistd.h>
 
 namespace switchyard {
 

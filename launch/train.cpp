@@ -1,6 +1,11 @@
 // switchyard train: trains a config's model on prepared text.
 #include "launch/train.h"
 
+#include "comm/base/nearest.h"
+#include "comm/group/environment.h"
+#include "launch/cli.h"
+#include "trainer/loop/run.h"
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,11 +14,6 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-
-#include "comm/base/nearest.h"
-#include "comm/group/environment.h"
-#include "launch/cli.h"
-#include "trainer/loop/run.h"
 
 namespace switchyard {
 namespace {

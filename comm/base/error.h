@@ -1,11 +1,11 @@
 // Errors that a user reads. Three kinds, by what the process should exit with.
 #pragma once
 
-#include <fmt/core.h>
-
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include <fmt/core.h>
 
 namespace switchyard {
 
@@ -33,7 +33,8 @@ template <class... Args>
 // What the caller promised and did not keep: always checked, in release builds too.
 template <class... Args>
 void require(bool holds, fmt::format_string<Args...> format, Args&&... args) {
-  if (!holds) [[unlikely]] throw Error(ErrorKind::Runtime, fmt::format(format, std::forward<Args>(args)...));
+  if (!holds) [[unlikely]]
+    throw Error(ErrorKind::Runtime, fmt::format(format, std::forward<Args>(args)...));
 }
 
 }  // namespace switchyard

@@ -1,9 +1,9 @@
 #include "comm/device/device.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
+
+#include <sys/mman.h>
 
 namespace switchyard {
 namespace {
@@ -23,8 +23,8 @@ void* small_block(std::int64_t bytes) {
 }
 
 // Large blocks come from the system and go back to it: malloc would keep the room of some. The largest are asked for in
-// huge pages, because the tiles of a product step through memory by whole rows, and with small pages nearly every row of a
-// tile costs a look-up of its address.
+// huge pages, because the tiles of a product step through memory by whole rows, and with small pages nearly every row
+// of a tile costs a look-up of its address.
 void* large_block(std::int64_t bytes) {
   const std::int64_t size = whole_pages(bytes);
   const std::int64_t slack = bytes < huge_page ? 0 : huge_page;  // to begin at a huge page
@@ -35,8 +35,8 @@ void* large_block(std::int64_t bytes) {
   const std::int64_t before = past == 0 ? 0 : huge_page - past;
   if (before > 0) ::munmap(begin, usize(before));
   if (before < slack) ::munmap(begin + before + size, usize(slack - before));
-  // A hint: where there are no huge pages to give, the block is as good without. What lies beyond the last whole one stays
-  // in small pages, so that a block takes no more memory than it asked for.
+  // A hint: where there are no huge pages to give, the block is as good without. What lies beyond the last whole one
+  // stays in small pages, so that a block takes no more memory than it asked for.
   ::madvise(begin + before, usize(bytes / huge_page * huge_page), MADV_HUGEPAGE);
   return begin + before;
 }

@@ -1,14 +1,14 @@
-// Where memory lies and work runs. No CUDA header is seen here: a device is a backend behind an interface, and a program
-// that was built without CUDA has, in its place, one that says so (cuda_absent.cpp).
+// Where memory lies and work runs. No CUDA header is seen here: a device is a backend behind an interface, and a
+// program that was built without CUDA has, in its place, one that says so (cuda_absent.cpp).
 #pragma once
+
+#include "comm/base/ids.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
-
-#include "comm/base/ids.h"
 
 namespace switchyard {
 

@@ -1,16 +1,16 @@
 // Carries rows to the ranks that work on them and back. dispatch and combine are each other's backward:
 // dot(dispatch(x), y) == dot(x, combine_rows(y)), and the same with slots singly (combine_slots after a gather).
 //
-// All calls are collective over the exchange's group, with the same sequence on every rank whatever the routing (law 5).
-// Rows are fp32, row-major and contiguous; R is plan.received_rows(), S is plan.received_slots().
+// All calls are collective over the exchange's group, with the same sequence on every rank whatever the routing (law
+// 5). Rows are fp32, row-major and contiguous; R is plan.received_rows(), S is plan.received_slots().
 #pragma once
+
+#include "comm/exchange/plan.h"
+#include "comm/group/group.h"
 
 #include <cstdint>
 #include <memory>
 #include <span>
-
-#include "comm/exchange/plan.h"
-#include "comm/group/group.h"
 
 namespace switchyard {
 
@@ -33,9 +33,9 @@ class Exchange {
   // rows: [send.rows, width] -> received: [R, width]. Each row crosses to a rank once, however many slots it has there.
   virtual void dispatch(const Plan& plan, const float* rows, std::int64_t width, float* received) = 0;
 
-  // slot_rows: [S, width] in the order of plan.received -> rows: [send.rows, width] = the sum over the row's slots, added
-  // in ascending tag from zero; rows without slots become zero. scalars: [S] or null; slot_scalars: [sent slots] in the
-  // caller's slot order, or null: they ride beside the rows.
+  // slot_rows: [S, width] in the order of plan.received -> rows: [send.rows, width] = the sum over the row's slots,
+  // added in ascending tag from zero; rows without slots become zero. scalars: [S] or null; slot_scalars: [sent slots]
+  // in the caller's slot order, or null: they ride beside the rows.
   virtual void combine_slots(const Plan& plan, const float* slot_rows, std::int64_t width, const float* scalars,
                              float* rows, float* slot_scalars) = 0;
 

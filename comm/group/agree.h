@@ -2,11 +2,11 @@
 // disk) runs inside collectively().
 #pragma once
 
-#include <functional>
-#include <string>
-
 #include "comm/base/error.h"
 #include "comm/group/group.h"
+
+#include <functional>
+#include <string>
 
 namespace switchyard {
 
@@ -16,8 +16,9 @@ class CollectiveError : public Error {
   using Error::Error;
 };
 
-// Runs `work` on this rank, then learns how the others fared. If any rank threw, all ranks throw the same CollectiveError
-// with the kind and message of the first that failed. Collective over `group`; `work` itself must not communicate.
+// Runs `work` on this rank, then learns how the others fared. If any rank threw, all ranks throw the same
+// CollectiveError with the kind and message of the first that failed. Collective over `group`; `work` itself must not
+// communicate.
 void collectively(const Group& group, const char* what, const std::function<void()>& work);
 
 // Throws CollectiveError on all ranks, naming two ranks and their values, unless all gave the same `value`.

@@ -1,11 +1,11 @@
 // MPI's life in this process: begun once, checked, ended once; and the way in which a job ends when a rank fails.
 #pragma once
 
+#include "comm/group/group.h"
+
 #include <cstdint>
 #include <memory>
 #include <string>
-
-#include "comm/group/group.h"
 
 namespace switchyard {
 
@@ -22,9 +22,9 @@ LaunchedAs launched_as();
 
 class Environment {
  public:
-  // MPI_Init_thread with MPI_THREAD_FUNNELED or better; throws Error(Runtime) naming what was provided where it is less,
-  // and where there is an Environment already. largest_message: what goes into one MPI call at most; larger messages are
-  // split (MPI's counts are 32-bit; tests set it low to walk that path).
+  // MPI_Init_thread with MPI_THREAD_FUNNELED or better; throws Error(Runtime) naming what was provided where it is
+  // less, and where there is an Environment already. largest_message: what goes into one MPI call at most; larger
+  // messages are split (MPI's counts are 32-bit; tests set it low to walk that path).
   explicit Environment(Bytes largest_message = Bytes(1 << 30));
   ~Environment();  // MPI_Finalize, after every Group is gone; left out when the stack is being unwound by an exception
   Environment(const Environment&) = delete;
@@ -38,15 +38,15 @@ class Environment {
   std::unique_ptr<State> state_;
 };
 
-// Where this rank stands, for the message of a failure; steps are numbered as in the metrics. Cheap enough to call in every phase of every step; `phase` must
-// be a string literal.
+// Where this rank stands, for the message of a failure; steps are numbered as in the metrics. Cheap enough to call in
+// every phase of every step; `phase` must be a string literal.
 void set_progress(std::int64_t step, const char* phase);
 std::int64_t progress_step();  // -1 before the first step
 const char* progress_phase();
 
 // For the one catch in main: writes "rank 2 on HOST failed at step 17 (exchange): CAUSE" to stderr and ends the job on
-// all ranks with `exit_code` (MPI_Abort where MPI is up, exit otherwise). `everywhere`: every rank throws this same error
-// (it came out of collectively()), so only rank 0 speaks and all leave in good order.
+// all ranks with `exit_code` (MPI_Abort where MPI is up, exit otherwise). `everywhere`: every rank throws this same
+// error (it came out of collectively()), so only rank 0 speaks and all leave in good order.
 [[noreturn]] void end_job(const std::string& cause, int exit_code, bool everywhere);
 
 // Before MPI is up: every rank has found the same fault. Rank 0 writes `message` to stderr; the others wait a moment so

@@ -1,12 +1,12 @@
 // An ordered set of ranks that act together.
 #pragma once
 
+#include "comm/transport/transport.h"
+
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
-
-#include "comm/transport/transport.h"
 
 namespace switchyard {
 

@@ -1,9 +1,9 @@
 #include "comm/transport/self.h"
 
+#include "comm/base/error.h"
+
 #include <algorithm>
 #include <cstring>
-
-#include "comm/base/error.h"
 
 namespace switchyard {
 namespace {
@@ -40,6 +40,8 @@ class SelfTransport final : public Transport {
 
 }  // namespace
 
-std::unique_ptr<Transport> make_self_transport() { return std::make_unique<SelfTransport>(); }
+std::unique_ptr<Transport> make_self_transport() {
+  return std::make_unique<SelfTransport>();
+}
 
 }  // namespace switchyard

@@ -1,9 +1,9 @@
 // A group of one rank without MPI: for a program that works alone (generation), and for tests.
 #pragma once
 
-#include <memory>
-
 #include "comm/transport/transport.h"
+
+#include <memory>
 
 namespace switchyard {
 

@@ -86,8 +86,8 @@ void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor
 double attention_flops(const AttentionShape& shape, bool backward) {
   const double positions = static_cast<double>(shape.positions);
   const double pairs = positions * (positions + 1) / 2;
-  // Forward: scores and weighted values. Backward: the gradients of P, q, k and v; that the scores are made once more is
-  // this implementation's choice and not counted.
+  // Forward: scores and weighted values. Backward: the gradients of P, q, k and v; that the scores are made once more
+  // is this implementation's choice and not counted.
   const double products = backward ? 4 : 2;
   return static_cast<double>(shape.sequences * shape.heads * shape.head_dim) * pairs * products * 2;
 }

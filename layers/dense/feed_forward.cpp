@@ -49,8 +49,12 @@ void FeedForward::forward(const Tensor& x, const RowSegments& rows, Arena& arena
       grouped_gemm(x, rows.row_begin, forward_forms(gate_), saved.gate);
       swiglu(saved.gate, saved.up, saved.hidden);
       break;
-    case Activation::GELU: gelu(saved.up, saved.hidden); break;
-    case Activation::ReLU: relu(saved.up, saved.hidden); break;
+    case Activation::GELU:
+      gelu(saved.up, saved.hidden);
+      break;
+    case Activation::ReLU:
+      relu(saved.up, saved.hidden);
+      break;
   }
   grouped_gemm(saved.hidden, rows.row_begin, forward_forms(down_), y);
 }
@@ -72,8 +76,12 @@ void FeedForward::backward(const Tensor& dy, const Tensor& x, const RowSegments&
       grouped_gemm(saved.up, rows.row_begin, backward_forms(up_), dx, /*accumulate=*/true);
       add_weight_gradients(saved.up, x, rows, up_);
       return;
-    case Activation::GELU: gelu_backward(dhidden, saved.up, dhidden); break;
-    case Activation::ReLU: relu_backward(dhidden, saved.up, dhidden); break;
+    case Activation::GELU:
+      gelu_backward(dhidden, saved.up, dhidden);
+      break;
+    case Activation::ReLU:
+      relu_backward(dhidden, saved.up, dhidden);
+      break;
   }
   grouped_gemm(dhidden, rows.row_begin, backward_forms(up_), dx, add_to_dx);
   add_weight_gradients(dhidden, x, rows, up_);

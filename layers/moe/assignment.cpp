@@ -8,8 +8,8 @@ namespace switchyard {
 
 std::int64_t expert_capacity(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, double factor) {
   if (factor <= 0) return std::numeric_limits<std::int64_t>::max();
-  // 100 slots a share times 1.1 is 110, though the product of the doubles is a little more: what lies within rounding of
-  // a whole number is that number.
+  // 100 slots a share times 1.1 is 110, though the product of the doubles is a little more: what lies within rounding
+  // of a whole number is that number.
   const double share = static_cast<double>(tokens * top_k) / static_cast<double>(experts) * factor;
   const double whole = std::ceil(share * (1 - 1e-12));
   const double all = static_cast<double>(tokens);  // an expert is chosen by a token once
@@ -38,8 +38,8 @@ Assignment assign(const Tensor& experts, const Tensor& weights, std::int64_t exp
         continue;
       }
       ++result.worked_on[usize(expert)];
-      result.kept.push_back({static_cast<std::int32_t>(token), static_cast<std::int32_t>(choice), expert,
-                             weight_of[slot]});
+      result.kept.push_back(
+          {static_cast<std::int32_t>(token), static_cast<std::int32_t>(choice), expert, weight_of[slot]});
     }
   }
   return result;

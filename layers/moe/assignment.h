@@ -2,11 +2,11 @@
 //   T tokens of one micro-batch, E experts, K slots a token
 #pragma once
 
+#include "layers/tensor/tensor.h"
+
 #include <cstdint>
 #include <span>
 #include <vector>
-
-#include "layers/tensor/tensor.h"
 
 namespace switchyard {
 
@@ -18,9 +18,9 @@ struct AssignedSlot {
 };
 
 struct Assignment {
-  std::vector<AssignedSlot> kept;        // by token, then choice
-  std::vector<std::int64_t> chosen;      // [E], slots before drops: what balance is about
-  std::vector<std::int64_t> worked_on;   // [E], after drops
+  std::vector<AssignedSlot> kept;       // by token, then choice
+  std::vector<std::int64_t> chosen;     // [E], slots before drops: what balance is about
+  std::vector<std::int64_t> worked_on;  // [E], after drops
   std::int64_t dropped = 0;
 };
 

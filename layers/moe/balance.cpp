@@ -1,9 +1,9 @@
 #include "layers/moe/balance.h"
 
+#include "comm/base/ids.h"
+
 #include <cmath>
 #include <vector>
-
-#include "comm/base/ids.h"
 
 namespace switchyard {
 
@@ -21,17 +21,19 @@ double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_
   return loss * static_cast<double>(experts) / (static_cast<double>(top_k) * t * t);
 }
 
-void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen,
-                           double weight, float* gradient) {
+void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen, double weight,
+                           float* gradient) {
   const double t = static_cast<double>(tokens);
   const double factor =
       tokens == 0 ? 0.0 : weight * static_cast<double>(chosen.size()) / (static_cast<double>(top_k) * t * t);
-  for (std::size_t e = 0; e < chosen.size(); ++e) gradient[e] = static_cast<float>(factor * static_cast<double>(chosen[e]));
+  for (std::size_t e = 0; e < chosen.size(); ++e)
+    gradient[e] = static_cast<float>(factor * static_cast<double>(chosen[e]));
 }
 
 double z_loss(const float* log_sum_exp, std::int64_t tokens) {
   double sum = 0;
-  for (std::int64_t t = 0; t < tokens; ++t) sum += static_cast<double>(log_sum_exp[t]) * static_cast<double>(log_sum_exp[t]);
+  for (std::int64_t t = 0; t < tokens; ++t)
+    sum += static_cast<double>(log_sum_exp[t]) * static_cast<double>(log_sum_exp[t]);
   return tokens == 0 ? 0 : sum / static_cast<double>(tokens);
 }
 

@@ -11,8 +11,8 @@ namespace switchyard {
 double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_t top_k,
                     std::span<const std::int64_t> chosen);
 // d loss / d p_ti, the same for every token: gradient [E], times `weight`.
-void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen,
-                           double weight, float* gradient);
+void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen, double weight,
+                           float* gradient);
 
 // z-loss (ST-MoE, eq. 5): 1/T sum_t log_sum_exp_t^2, and d loss / d log_sum_exp times `weight`.
 double z_loss(const float* log_sum_exp, std::int64_t tokens);

@@ -1,8 +1,8 @@
 #include "layers/moe/experts.h"
 
-#include <numeric>
-
 #include "layers/ops/rows.h"
+
+#include <numeric>
 
 namespace switchyard {
 
@@ -11,8 +11,8 @@ void Experts::sort(const Plan& plan, Device& device, Arena& arena, Saved& saved)
   const std::int64_t slots = plan.received_slots();
   const std::int64_t sources = isize(plan.received_slot_begin.size()) - 1;
   const std::int64_t experts = local_.size();
-  // A counting sort by (expert, source rank): within such a segment slots keep the order in which they came, which is the
-  // token order of one micro-batch.
+  // A counting sort by (expert, source rank): within such a segment slots keep the order in which they came, which is
+  // the token order of one micro-batch.
   std::vector<std::int64_t> begin(usize(experts * sources + 1), 0);
   const auto segment_of = [&](std::int64_t slot, std::int64_t source) {
     const std::int64_t expert = plan.received[usize(slot)].tag - local_.begin;
@@ -21,7 +21,8 @@ void Experts::sort(const Plan& plan, Device& device, Arena& arena, Saved& saved)
     return usize(expert * sources + source);
   };
   for (std::int64_t source = 0; source < sources; ++source) {
-    for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1]; ++i) {
+    for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1];
+         ++i) {
       ++begin[segment_of(i, source) + 1];
     }
   }
@@ -39,7 +40,8 @@ void Experts::sort(const Plan& plan, Device& device, Arena& arena, Saved& saved)
   saved.place = allocate(arena, {slots}, DType::I32);
   saved.weight = allocate(arena, {slots});
   for (std::int64_t source = 0; source < sources; ++source) {
-    for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1]; ++i) {
+    for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1];
+         ++i) {
       const ReceivedSlot& slot = plan.received[usize(i)];
       const std::int64_t sorted = begin[segment_of(i, source)]++;
       saved.row.i32()[sorted] = slot.row;

@@ -1,14 +1,14 @@
-// The experts of one rank: received slots are sorted by expert, worked off in one chain of grouped products, weighted, and
-// put back into the order in which they came.
+// The experts of one rank: received slots are sorted by expert, worked off in one chain of grouped products, weighted,
+// and put back into the order in which they came.
 //   R received rows, S received slots, D width
 #pragma once
-
-#include <span>
 
 #include "comm/base/numerics.h"
 #include "comm/exchange/plan.h"
 #include "comm/group/topology.h"
 #include "layers/dense/feed_forward.h"
+
+#include <span>
 
 namespace switchyard {
 
@@ -16,12 +16,12 @@ class Experts {
  public:
   struct Saved {
     RowSegments segments;
-    Tensor row;       // int32 [S]: sorted slot -> received row
-    Tensor place;     // int32 [S]: sorted slot -> its place in plan.received
-    Tensor weight;    // [S], sorted: gate weights
-    Tensor row_begin; // int32 [R + 1]: received row -> its first slot in plan.received
-    Tensor input;     // [S, D], sorted
-    Tensor output;    // [S, D], sorted, before weighting
+    Tensor row;        // int32 [S]: sorted slot -> received row
+    Tensor place;      // int32 [S]: sorted slot -> its place in plan.received
+    Tensor weight;     // [S], sorted: gate weights
+    Tensor row_begin;  // int32 [R + 1]: received row -> its first slot in plan.received
+    Tensor input;      // [S, D], sorted
+    Tensor output;     // [S, D], sorted, before weighting
     FeedForward::Saved feed_forward;
   };
   // Networks of the experts [local.begin, local.end).

@@ -5,9 +5,6 @@
 // Collective over the exchange's group: every rank makes the same calls, whatever its routing (law 5).
 #pragma once
 
-#include <memory>
-#include <optional>
-
 #include "comm/base/numerics.h"
 #include "comm/exchange/exchange.h"
 #include "layers/moe/assignment.h"
@@ -15,12 +12,15 @@
 #include "layers/moe/placement.h"
 #include "layers/moe/router.h"
 
+#include <memory>
+#include <optional>
+
 namespace switchyard {
 
-struct MoeReport {          // of one micro-batch
+struct MoeReport {  // of one micro-batch
   Router::Losses losses;
-  std::vector<std::int64_t> chosen;     // [E], before drops
-  std::int64_t kept = 0;                // slots; kept + dropped = T K (law 4)
+  std::vector<std::int64_t> chosen;  // [E], before drops
+  std::int64_t kept = 0;             // slots; kept + dropped = T K (law 4)
   std::int64_t dropped = 0;
 };
 

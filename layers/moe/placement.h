@@ -1,9 +1,9 @@
 // Which rank of an expert group owns which expert. Nothing but the owner's address hangs on it: a result never does.
 #pragma once
 
-#include <cstdint>
-
 #include "comm/group/topology.h"
+
+#include <cstdint>
 
 namespace switchyard {
 

@@ -2,9 +2,9 @@
 //   T tokens of one micro-batch, D width, E experts, K slots a token
 #pragma once
 
-#include <span>
-
 #include "layers/dense/linear.h"
+
+#include <span>
 
 namespace switchyard {
 

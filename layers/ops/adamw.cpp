@@ -1,13 +1,13 @@
 #include "layers/ops/adamw.h"
 
-#include <cmath>
-#include <vector>
-
 #include "comm/base/error.h"
 #include "comm/base/ids.h"
 #include "comm/reduce/exact.h"
 #include "layers/ops/adamw_cpu.h"
 #include "layers/ops/blocks.h"
+
+#include <cmath>
+#include <vector>
 
 namespace switchyard {
 namespace {
@@ -87,7 +87,9 @@ void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, st
   update(step, gradient, scale, n, value, m, v);
 }
 
-double sum_of_squares(const float* gradient, double scale, std::int64_t n) { return squares(gradient, scale, n); }
+double sum_of_squares(const float* gradient, double scale, std::int64_t n) {
+  return squares(gradient, scale, n);
+}
 double sum_of_squares(const std::int64_t* gradient, double scale, std::int64_t n) {
   return squares(gradient, scale, n);
 }

@@ -10,8 +10,8 @@ struct AdamWStep {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double weight_decay = 0;     // 0 for tensors that do not decay
-  std::int64_t step = 1;       // 1 for the first update (bias correction)
+  double weight_decay = 0;  // 0 for tensors that do not decay
+  std::int64_t step = 1;    // 1 for the first update (bias correction)
 };
 
 // In one pass over n elements: g = gradient[i] * scale (the mean over micro-batches and the clip factor together);

@@ -1,10 +1,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/adamw_cpu.cpp"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-
-#include "hwy/highway.h"
-
 #include "layers/ops/adamw_cpu.h"
+
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
 #include "layers/ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -74,7 +73,9 @@ void adamw(const AdamWFactors& factors, const float* gradient, float scale, std:
   HWY_DYNAMIC_DISPATCH(AdamW)(factors, gradient, scale, n, value, m, v);
 }
 
-double sum_of_squares(const float* x, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(SumOfSquares)(x, n); }
+double sum_of_squares(const float* x, std::int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(SumOfSquares)(x, n);
+}
 
 }  // namespace cpu
 }  // namespace switchyard

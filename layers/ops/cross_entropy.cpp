@@ -1,8 +1,8 @@
 #include "layers/ops/cross_entropy.h"
 
-#include <algorithm>
-
 #include "layers/ops/cross_entropy_cpu.h"
+
+#include <algorithm>
 
 namespace switchyard {
 namespace {

@@ -1,10 +1,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/cross_entropy_cpu.cpp"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-
-#include "hwy/highway.h"
-
 #include "layers/ops/cross_entropy_cpu.h"
+
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
 #include "layers/ops/simd-inl.h"
 #include "layers/ops/softmax-inl.h"
 #include "layers/tensor/natural_log.h"
@@ -29,9 +28,9 @@ float CrossEntropyRow(float* logits, std::int64_t vocabulary, std::int32_t targe
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <algorithm>
-
 #include "layers/ops/blocks.h"
+
+#include <algorithm>
 
 namespace switchyard {
 HWY_EXPORT(CrossEntropyRow);

@@ -1,9 +1,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/dot_rows_cpu.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-
 #include "hwy/highway.h"
-
 #include "layers/ops/rows_cpu.h"
 #include "layers/ops/simd-inl.h"
 

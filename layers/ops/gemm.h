@@ -7,13 +7,13 @@
 // A chain starts from zero, or from C where `accumulate` asks for it.
 #pragma once
 
-#include <cstdint>
-#include <span>
-#include <vector>
-
 #include "comm/device/device.h"
 #include "layers/tensor/parameter.h"
 #include "layers/tensor/tensor.h"
+
+#include <cstdint>
+#include <span>
+#include <vector>
 
 namespace switchyard {
 
@@ -41,19 +41,18 @@ class PackedMatrix {
 // y = x B (+ y).  x: [M, K], y: [M, N].
 void gemm(const Tensor& x, const PackedMatrix& b, Tensor y, bool accumulate = false);
 
-// One product a group, over consecutive rows: rows [row_begin[g], row_begin[g + 1]) of x times *b[g]. Groups may be empty.
-// x: [S, K], y: [S, N]; row_begin: [groups + 1].
+// One product a group, over consecutive rows: rows [row_begin[g], row_begin[g + 1]) of x times *b[g]. Groups may be
+// empty. x: [S, K], y: [S, N]; row_begin: [groups + 1].
 void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std::span<const PackedMatrix* const> b,
                   Tensor y, bool accumulate = false);
 
 // Weight gradients. For each group g and each of its segments s (the rows of one micro-batch): the partial
 // dW = dy[rows]^T x[rows], [N, K], one chain over the segment's rows, is added to *gradients[g] (add_partial's rule) as
 // each tile is finished; the partial itself is never whole in memory. dy: [S, N], x: [S, K].
-// Segments of group g: rows [segment_begin[i], segment_begin[i + 1]) for i in [group_begin[g], group_begin[g + 1]). Empty
-// segments add nothing.
+// Segments of group g: rows [segment_begin[i], segment_begin[i + 1]) for i in [group_begin[g], group_begin[g + 1]).
+// Empty segments add nothing.
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const std::int64_t> segment_begin,
-                             std::span<const std::int64_t> group_begin,
-                             std::span<const GradientSum* const> gradients);
+                             std::span<const std::int64_t> group_begin, std::span<const GradientSum* const> gradients);
 // The same for one weight and one micro-batch.
 void weight_gradient(const Tensor& dy, const Tensor& x, const GradientSum& gradient);
 

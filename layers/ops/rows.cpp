@@ -37,13 +37,17 @@ void scatter(const char* op, const Tensor& x, const Tensor& index, const Tensor*
 
 }  // namespace
 
-void gather_rows(const Tensor& x, const Tensor& index, Tensor y) { gather("gather_rows", x, index, nullptr, y); }
+void gather_rows(const Tensor& x, const Tensor& index, Tensor y) {
+  gather("gather_rows", x, index, nullptr, y);
+}
 
 void gather_rows_scaled(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y) {
   gather("gather_rows_scaled", x, index, &scale, y);
 }
 
-void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) { scatter("scatter_rows", x, index, nullptr, y); }
+void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) {
+  scatter("scatter_rows", x, index, nullptr, y);
+}
 
 void scatter_rows_scaled(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y) {
   scatter("scatter_rows_scaled", x, index, &scale, y);

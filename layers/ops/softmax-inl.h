@@ -8,12 +8,11 @@
 #define SWITCHYARD_LAYERS_OPS_SOFTMAX_INL_H_
 #endif
 
+#include "hwy/highway.h"
+#include "layers/ops/simd-inl.h"
+
 #include <algorithm>
 #include <limits>
-
-#include "hwy/highway.h"
-
-#include "layers/ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::HWY_NAMESPACE {

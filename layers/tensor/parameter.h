@@ -1,13 +1,13 @@
 // A trained tensor: value, gradient, name, and who has it.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
-#include <string>
-
 #include "comm/base/numerics.h"
 #include "comm/device/device.h"
 #include "layers/tensor/tensor.h"
+
+#include <atomic>
+#include <cstdint>
+#include <string>
 
 namespace switchyard {
 

@@ -1,8 +1,8 @@
 #include "layers/tensor/parameter_list.h"
 
-#include <algorithm>
-
 #include "layers/tensor/random.h"
+
+#include <algorithm>
 
 namespace switchyard {
 

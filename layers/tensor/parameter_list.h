@@ -1,13 +1,13 @@
 // All parameters of a model as every rank knows them (specs), and those that this rank has (list).
 #pragma once
 
+#include "layers/tensor/parameter.h"
+
 #include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
-
-#include "layers/tensor/parameter.h"
 
 namespace switchyard {
 
@@ -31,8 +31,8 @@ class ParameterList {
 
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   const std::vector<std::unique_ptr<Parameter>>& here() const { return parameters_; }  // in name order
-  std::size_t spec_index(const Parameter& parameter) const;  // its place among specs()
-  Parameter& at(const std::string& name) const;              // throws where this rank does not have it
+  std::size_t spec_index(const Parameter& parameter) const;                            // its place among specs()
+  Parameter& at(const std::string& name) const;  // throws where this rank does not have it
 
  private:
   std::vector<ParameterSpec> specs_;

@@ -1,10 +1,10 @@
 #include "layers/tensor/random.h"
 
+#include "layers/tensor/natural_log.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
-
-#include "layers/tensor/natural_log.h"
 
 namespace switchyard {
 namespace {
@@ -17,8 +17,12 @@ constexpr std::uint32_t purpose_key = 2;
 constexpr std::int64_t block = 512;     // numbers that fill_normal makes at a time
 constexpr double central_half = 0.425;  // the inverse has one formula within this distance of 1/2, others beyond
 
-constexpr std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
-constexpr std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
+constexpr std::uint32_t low(std::uint64_t x) {
+  return static_cast<std::uint32_t>(x);
+}
+constexpr std::uint32_t high(std::uint64_t x) {
+  return static_cast<std::uint32_t>(x >> 32);
+}
 
 // FNV-1a.
 std::uint64_t hash(std::string_view text) {

@@ -75,7 +75,9 @@ void check_shape(const char* op, const char* name, const Tensor& tensor, const S
 // The same, and the element type and the device (the one on which the op runs).
 void check_tensor(const char* op, const char* name, const Tensor& tensor, const Shape& wanted, const Device& device,
                   DType dtype = DType::F32);
-inline bool on_cpu(const Tensor& tensor) { return tensor.device().kind() == DeviceKind::Cpu; }
+inline bool on_cpu(const Tensor& tensor) {
+  return tensor.device().kind() == DeviceKind::Cpu;
+}
 // Throws Error(Runtime): the op has no code for this device.
 [[noreturn]] void fail_on_device(const char* op, const Device& device);
 

@@ -1,17 +1,18 @@
 // RANKS 1 3 4
-// The same tiny models as in PyTorch (weights and tokens of tests/golden): logits, losses and every gradient within 1e-5
-// of the largest value of the tensor. On several ranks the experts are spread, and rank 0 alone has the micro-batch.
+// The same tiny models as in PyTorch (weights and tokens of tests/golden): logits, losses and every gradient within
+// 1e-5 of the largest value of the tensor. On several ranks the experts are spread, and rank 0 alone has the
+// micro-batch.
 #include "tests/support/golden.h"
-
-#include <algorithm>
-#include <cmath>
-#include <vector>
 
 #include "comm/group/environment.h"
 #include "comm/reduce/exact.h"
 #include "tests/support/check.h"
 #include "trainer/config/load.h"
 #include "trainer/model/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
 
 namespace switchyard {
 namespace {
@@ -66,7 +67,8 @@ void check_model(const std::string& name, const std::string& numerics, const Gro
     checks.expect(largest_difference(logits, wanted) < 1e-5, "{}: logits differ by {}", name,
                   largest_difference(logits, wanted));
     const auto near = [&](const char* what, double got, double want) {
-      checks.expect(std::abs(got - want) <= 1e-5 * std::max(want, 1e-6), "{}: {} is {}, wanted {}", name, what, got, want);
+      checks.expect(std::abs(got - want) <= 1e-5 * std::max(want, 1e-6), "{}: {} is {}, wanted {}", name, what, got,
+                    want);
     };
     near("loss", report.loss, golden.number("loss"));
     near("aux_loss", report.aux_loss, golden.number("aux_loss"));

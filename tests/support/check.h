@@ -2,13 +2,13 @@
 // check_all() makes every rank leave with the same code.
 #pragma once
 
-#include <fmt/core.h>
+#include "comm/group/group.h"
 
 #include <cstdio>
 #include <string>
 #include <utility>
 
-#include "comm/group/group.h"
+#include <fmt/core.h>
 
 namespace switchyard::test {
 
@@ -21,8 +21,9 @@ class Checks {
     ++count_;
     if (holds) return;
     if (++failed_ <= 5) {
-      std::fputs(fmt::format("rank {}: {}\n", world_.rank().value(), fmt::format(format, std::forward<Args>(args)...)).c_str(),
-                 stderr);
+      std::fputs(
+          fmt::format("rank {}: {}\n", world_.rank().value(), fmt::format(format, std::forward<Args>(args)...)).c_str(),
+          stderr);
     }
   }
 

@@ -1,6 +1,8 @@
 // Reads the vectors that tests/golden/make_golden.py wrote.
 #pragma once
 
+#include "comm/base/error.h"
+
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -9,8 +11,6 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-
-#include "comm/base/error.h"
 
 namespace switchyard::test {
 

@@ -2,7 +2,8 @@
 // vector width and thread count.
 #pragma once
 
-#include <omp.h>
+#include "layers/tensor/random.h"
+#include "layers/tensor/tensor.h"
 
 #include <algorithm>
 #include <bit>
@@ -13,9 +14,7 @@
 #include <vector>
 
 #include <hwy/targets.h>
-
-#include "layers/tensor/random.h"
-#include "layers/tensor/tensor.h"
+#include <omp.h>
 
 namespace switchyard::test {
 

@@ -1,12 +1,12 @@
 // Each nonlinearity against double precision, each gradient against the derivative of that.
 #include "layers/ops/activation.h"
 
+#include "tests/support/catch.h"
+#include "tests/support/op_test.h"
+
 #include <cmath>
 #include <limits>
 #include <vector>
-
-#include "tests/support/catch.h"
-#include "tests/support/op_test.h"
 
 using namespace switchyard;
 using namespace switchyard::test;
@@ -15,14 +15,22 @@ namespace {
 
 const std::vector<std::int64_t> sizes = {1, 7, 8, 15, 16, 17, 33, 1000, 8193, 20000};
 
-double silu(double z) { return z / (1 + std::exp(-z)); }
+double silu(double z) {
+  return z / (1 + std::exp(-z));
+}
 double silu_slope(double z) {
   const double s = 1 / (1 + std::exp(-z));
   return s * (1 + z * (1 - s));
 }
-double phi(double x) { return std::exp(-x * x / 2) / std::sqrt(2 * M_PI); }
-double gelu(double x) { return x * std::erfc(-x / std::sqrt(2.0)) / 2; }
-double gelu_slope(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2 + x * phi(x); }
+double phi(double x) {
+  return std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+}
+double gelu(double x) {
+  return x * std::erfc(-x / std::sqrt(2.0)) / 2;
+}
+double gelu_slope(double x) {
+  return std::erfc(-x / std::sqrt(2.0)) / 2 + x * phi(x);
+}
 
 // Normal numbers, and some from far out.
 std::vector<float> spread(std::int64_t n, std::uint64_t seed) {

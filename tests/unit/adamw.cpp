@@ -1,12 +1,12 @@
 // AdamW against its definition in double precision, step after step.
 #include "layers/ops/adamw.h"
 
-#include <cmath>
-#include <vector>
-
 #include "comm/reduce/exact.h"
 #include "tests/support/catch.h"
 #include "tests/support/op_test.h"
+
+#include <cmath>
+#include <vector>
 
 using namespace switchyard;
 using namespace switchyard::test;

@@ -1,14 +1,14 @@
 // The loss and its gradients against double precision, over one chunk of rows and over several.
 #include "layers/ops/cross_entropy.h"
 
+#include "comm/reduce/exact.h"
+#include "tests/support/catch.h"
+#include "tests/support/op_test.h"
+
 #include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
-
-#include "comm/reduce/exact.h"
-#include "tests/support/catch.h"
-#include "tests/support/op_test.h"
 
 using namespace switchyard;
 using namespace switchyard::test;

@@ -1,10 +1,10 @@
 #include "layers/ops/embedding.h"
 
-#include <vector>
-
 #include "comm/reduce/exact.h"
 #include "tests/support/catch.h"
 #include "tests/support/op_test.h"
+
+#include <vector>
 
 using namespace switchyard;
 using namespace switchyard::test;

@@ -2,15 +2,15 @@
 // Python's.
 #include "layers/tensor/random.h"
 
+#include "layers/tensor/natural_log.h"
+#include "tests/support/catch.h"
+#include "tests/support/op_test.h"
+
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <set>
 #include <vector>
-
-#include "layers/tensor/natural_log.h"
-#include "tests/support/catch.h"
-#include "tests/support/op_test.h"
 
 using namespace switchyard;
 using Words = std::array<std::uint32_t, 4>;

@@ -1,12 +1,12 @@
 // Moves against the plain definition; sums and dots against double precision.
 #include "layers/ops/rows.h"
 
+#include "tests/support/catch.h"
+#include "tests/support/op_test.h"
+
 #include <algorithm>
 #include <numeric>
 #include <vector>
-
-#include "tests/support/catch.h"
-#include "tests/support/op_test.h"
 
 using namespace switchyard;
 using namespace switchyard::test;

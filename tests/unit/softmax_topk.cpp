@@ -1,15 +1,15 @@
 // The router's op against double precision and central differences.
 #include "layers/ops/softmax_topk.h"
 
+#include "tests/support/catch.h"
+#include "tests/support/op_test.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <set>
 #include <vector>
-
-#include "tests/support/catch.h"
-#include "tests/support/op_test.h"
 
 using namespace switchyard;
 using namespace switchyard::test;

@@ -1,9 +1,9 @@
 #include "layers/tensor/tensor.h"
 
-#include <vector>
-
 #include "tests/support/catch.h"
 #include "tests/support/op_test.h"
+
+#include <vector>
 
 using namespace switchyard;
 using switchyard::test::view;

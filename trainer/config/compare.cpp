@@ -1,9 +1,9 @@
 #include "trainer/config/compare.h"
 
+#include "trainer/config/schema.h"
+
 #include <array>
 #include <string_view>
-
-#include "trainer/config/schema.h"
 
 namespace switchyard {
 namespace {

@@ -1,10 +1,10 @@
 // What differs between the config that a checkpoint was trained with and the one that is to go on.
 #pragma once
 
+#include "trainer/config/config.h"
+
 #include <string>
 #include <vector>
-
-#include "trainer/config/config.h"
 
 namespace switchyard {
 

@@ -1,18 +1,18 @@
 #include "trainer/loop/engine.h"
 
-#include <xxhash.h>
-
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <limits>
-
 #include "comm/base/timers.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
 #include "comm/reduce/gradients.h"
 #include "trainer/optim/schedule.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include <xxhash.h>
 
 namespace switchyard {
 namespace {
@@ -41,8 +41,11 @@ bool all_finite(const float* values, std::int64_t count) {
 class StepTable {
  public:
   StepTable(std::int64_t micro_batches, std::int64_t layers, std::int64_t experts)
-      : layers_(layers), experts_(experts), columns_(3 + 2 * layers),
-        values_(usize(micro_batches * columns_), 0.0), counts_(usize(layers * (experts + 2)), 0) {}
+      : layers_(layers),
+        experts_(experts),
+        columns_(3 + 2 * layers),
+        values_(usize(micro_batches * columns_), 0.0),
+        counts_(usize(layers * (experts + 2)), 0) {}
 
   void put(std::int64_t micro_batch, const MicroBatchReport& report) {
     double* row = &values_[usize(micro_batch * columns_)];
@@ -89,8 +92,12 @@ class StepTable {
 
 }  // namespace
 
-double LayerLoad::load_max_over_mean() const { return largest_over_mean(chosen); }
-std::int64_t LayerLoad::dead_experts() const { return std::count(chosen.begin(), chosen.end(), 0); }
+double LayerLoad::load_max_over_mean() const {
+  return largest_over_mean(chosen);
+}
+std::int64_t LayerLoad::dead_experts() const {
+  return std::count(chosen.begin(), chosen.end(), 0);
+}
 double LayerLoad::drop_rate() const {
   return kept + dropped == 0 ? 0.0 : static_cast<double>(dropped) / static_cast<double>(kept + dropped);
 }
@@ -172,8 +179,9 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   for (std::size_t l = 0; l < model_.moe_layers().size(); ++l) {
     report.layers.push_back(table.layer(isize(l), model_.moe_layers()[l]));
     const std::int64_t slots = report.layers.back().kept + report.layers.back().dropped;
-    require(slots == report.tokens * config_.moe.top_k, "layer {}: {} slots kept or dropped, but {} tokens have {} each",
-            report.layers.back().layer, slots, report.tokens, config_.moe.top_k);
+    require(slots == report.tokens * config_.moe.top_k,
+            "layer {}: {} slots kept or dropped, but {} tokens have {} each", report.layers.back().layer, slots,
+            report.tokens, config_.moe.top_k);
   }
   report.lr = learning_rate(train, step);
   report.grad_norm = std::sqrt(sum);
@@ -189,7 +197,8 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
 }
 
 void Engine::sum_gradients_over_ranks() {
-  // Replicated parameters over all ranks, each class of experts over the ranks that hold it: in the same order everywhere.
+  // Replicated parameters over all ranks, each class of experts over the ranks that hold it: in the same order
+  // everywhere.
   std::vector<const GradientSum*> replicated;
   for (const auto& parameter : model_.parameters().here()) {
     if (parameter->owner().replicated()) replicated.push_back(&parameter->gradient());
@@ -233,12 +242,12 @@ double Engine::evaluate(const ReadSequence& read, std::int64_t sequences) {
     const std::int64_t count = std::clamp<std::int64_t>(sequences - begin, 0, batch);
     read_micro_batch(begin, count, read);
     const std::size_t tokens = usize(count * length);
-    model_.evaluate({.sequences = count,
-                     .tokens = std::span(tokens_).first(tokens),
-                     .targets = std::span(targets_).first(tokens)},
-                    std::span(losses).first(tokens));
+    model_.evaluate(
+        {.sequences = count, .tokens = std::span(tokens_).first(tokens), .targets = std::span(targets_).first(tokens)},
+        std::span(losses).first(tokens));
     for (std::int64_t i = 0; i < count; ++i) {
-      for (std::int64_t t = 0; t < length; ++t) sums[usize(begin + i)] += static_cast<double>(losses[usize(i * length + t)]);
+      for (std::int64_t t = 0; t < length; ++t)
+        sums[usize(begin + i)] += static_cast<double>(losses[usize(i * length + t)]);
     }
   }
   world.sum(std::span<double>(sums));
@@ -267,13 +276,15 @@ std::uint64_t Engine::digest() {
   transport.all_reduce(finite.data(), isize(finite.size()), DType::I64, ReduceOp::Min);
   for (std::size_t i = 0; i < specs.size(); ++i) {
     if (finite[i] == 0) {
-      throw CollectiveError(ErrorKind::Runtime,
-                            fmt::format("{} has become NaN or infinite: the run has diverged (a lower train.lr may help). "
-                                        "Nothing of this is saved; the last checkpoint stands",
-                                        specs[i].name));
+      throw CollectiveError(
+          ErrorKind::Runtime,
+          fmt::format("{} has become NaN or infinite: the run has diverged (a lower train.lr may help). "
+                      "Nothing of this is saved; the last checkpoint stands",
+                      specs[i].name));
     }
-    require(largest[i] == smallest[i], "the ranks' copies of {} are not the same any more (digests {:016x} and {:016x})",
-            specs[i].name, smallest[i], largest[i]);
+    require(largest[i] == smallest[i],
+            "the ranks' copies of {} are not the same any more (digests {:016x} and {:016x})", specs[i].name,
+            smallest[i], largest[i]);
   }
   return XXH3_64bits(largest.data(), largest.size() * sizeof(std::uint64_t));
 }

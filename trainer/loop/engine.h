@@ -1,15 +1,15 @@
 // One training step over all ranks: micro-batches, exact gradient sums, clipping, update.
 #pragma once
 
-#include <cstdint>
-#include <functional>
-#include <span>
-#include <vector>
-
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/loop/layout.h"
 #include "trainer/model/model.h"
 #include "trainer/optim/optimizer.h"
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
 
 namespace switchyard {
 
@@ -19,8 +19,8 @@ struct LayerLoad {
   std::vector<std::int64_t> chosen;  // [E] slots before drops
   std::int64_t kept = 0;
   std::int64_t dropped = 0;
-  double entropy = 0;                // of the router's distribution, mean over tokens, nats
-  double max_violation = 0;          // mean over micro-batches of (largest load / mean load - 1)
+  double entropy = 0;        // of the router's distribution, mean over tokens, nats
+  double max_violation = 0;  // mean over micro-batches of (largest load / mean load - 1)
   double load_max_over_mean() const;
   std::int64_t dead_experts() const;
   double drop_rate() const;

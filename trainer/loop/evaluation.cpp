@@ -1,10 +1,10 @@
 #include "trainer/loop/evaluation.h"
 
-#include <algorithm>
-#include <numbers>
-
 #include "data/loader/meta.h"
 #include "data/loader/token_shard.h"
+
+#include <algorithm>
+#include <numbers>
 
 namespace switchyard {
 

@@ -1,20 +1,20 @@
 // The held-out split, and what a model makes of it.
 #pragma once
 
+#include "data/loader/loader.h"
+#include "trainer/loop/engine.h"
+
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
 
-#include "data/loader/loader.h"
-#include "trainer/loop/engine.h"
-
 namespace switchyard {
 
 class ValidSplit {
  public:
-  // path: the folder that prepare wrote, or one token shard. Throws Error(Data) where it is damaged, and where it has not
-  // one whole sequence.
+  // path: the folder that prepare wrote, or one token shard. Throws Error(Data) where it is damaged, and where it has
+  // not one whole sequence.
   ValidSplit(const std::filesystem::path& path, std::int64_t seq_len);
   // The same of shards that are open already.
   ValidSplit(std::shared_ptr<const TokenShards> shards, const std::filesystem::path& path, std::int64_t seq_len);

@@ -14,7 +14,7 @@ void generate(Model& model, const ModelConfig& config, const Tokenizer& tokenize
   const Random random(options.seed, "generate");
   std::vector<float> logits(usize(config.vocab));
   std::int64_t first = std::max<std::int64_t>(0, isize(text.size()) - config.seq_len);  // where the context begins
-  std::int64_t fed = 0;                                                                // of the context, in the cache
+  std::int64_t fed = 0;                                                                 // of the context, in the cache
   for (std::int64_t i = 0; i < options.tokens; ++i) {
     if (isize(text.size()) - first > config.seq_len) {
       first = isize(text.size()) - std::max<std::int64_t>(1, config.seq_len / 2);

@@ -1,14 +1,14 @@
 // Text from a model, token by token.
 #pragma once
 
+#include "data/tokenizer/tokenizer.h"
+#include "trainer/loop/sampler.h"
+#include "trainer/model/model.h"
+
 #include <cstdint>
 #include <functional>
 #include <string_view>
 #include <vector>
-
-#include "data/tokenizer/tokenizer.h"
-#include "trainer/loop/sampler.h"
-#include "trainer/model/model.h"
 
 namespace switchyard {
 

@@ -1,13 +1,13 @@
 // How this run is laid over ranks: nodes, the expert x data grid, the groups that act together.
 #pragma once
 
-#include <memory>
-#include <vector>
-
 #include "comm/exchange/exchange.h"
 #include "comm/group/expert_replicas.h"
 #include "comm/group/topology.h"
 #include "trainer/config/config.h"
+
+#include <memory>
+#include <vector>
 
 namespace switchyard {
 

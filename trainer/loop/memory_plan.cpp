@@ -1,12 +1,12 @@
 #include "trainer/loop/memory_plan.h"
 
-#include <algorithm>
-#include <cmath>
-
 #include "layers/moe/placement.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/gemm.h"
 #include "trainer/model/catalogue.h"
+
+#include <algorithm>
+#include <cmath>
 
 namespace switchyard {
 namespace {
@@ -39,7 +39,9 @@ Load load_of(const Config& config, const Grid& grid, Rank rank) {
   return load;
 }
 
-std::int64_t parts_of_feed_forward(const ModelConfig& model) { return has_gate(model) ? 3 : 2; }
+std::int64_t parts_of_feed_forward(const ModelConfig& model) {
+  return has_gate(model) ? 3 : 2;
+}
 
 }  // namespace
 
@@ -75,23 +77,22 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   std::int64_t most_scratch = 0;
   for (std::int64_t l = 0; l < model.layers; ++l) {
     kept += tokens * (6 * width + 2 * kv_width + model.heads + 4);  // stream, norms, q, k, v, attention's output
-    const std::int64_t attention_scratch = tokens * (3 * width + 2 * kv_width) +
-                                           threads * (model.seq_len * 8 * (width / model.heads));
+    const std::int64_t attention_scratch =
+        tokens * (3 * width + 2 * kv_width) + threads * (model.seq_len * 8 * (width / model.heads));
     if (!is_moe_layer(config, l)) {
       kept += tokens * parts * model.d_ff;
       most_scratch = std::max({most_scratch, attention_scratch, tokens * (width + model.d_ff)});
       continue;
     }
     const std::int64_t shared = moe.shared_experts * model.d_ff;
-    kept += tokens * (moe.experts + 2 * moe.top_k + 1);                                // the router's
+    kept += tokens * (moe.experts + 2 * moe.top_k + 1);                                       // the router's
     kept += load.received_slots * (2 * width + parts * model.d_ff + 3) + load.received_rows;  // the experts'
     kept += tokens * parts * shared;
     const std::int64_t backward = tokens * width + load.received_rows * width +
                                   load.received_slots * (2 * width + model.d_ff + 2) + tokens * shared;
     most_scratch = std::max({most_scratch, attention_scratch, backward});
   }
-  const std::int64_t loss_scratch =
-      cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics).value();
+  const std::int64_t loss_scratch = cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics).value();
   plan.activations = f32 * kept + std::max(f32 * most_scratch, loss_scratch);
 
   const int expert_ranks = grid.group_size(group);

@@ -1,10 +1,10 @@
 // What a rank will take of its host's memory, worked out from the config before anything is allocated.
 #pragma once
 
-#include <cstdint>
-
 #include "comm/group/topology.h"
 #include "trainer/config/config.h"
+
+#include <cstdint>
 
 namespace switchyard {
 
@@ -16,13 +16,11 @@ struct MemoryPlan {  // bytes of one rank
   std::int64_t activations = 0;  // kept from forward to backward, and scratch
   std::int64_t buffers = 0;      // of the exchange and of the gradient sums
   std::int64_t program = 0;      // code, libraries, MPI and its shared memory
-  std::int64_t total() const {
-    return weights + gradients + optimizer + packed + activations + buffers + program;
-  }
+  std::int64_t total() const { return weights + gradients + optimizer + packed + activations + buffers + program; }
 };
 
-// For a rank at the peak of a training step, with evenly loaded experts. The config is resolved. program: what the process
-// holds already, before the model is made.
+// For a rank at the peak of a training step, with evenly loaded experts. The config is resolved. program: what the
+// process holds already, before the model is made.
 MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads, Bytes program);
 
 }  // namespace switchyard

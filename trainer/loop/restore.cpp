@@ -1,11 +1,11 @@
 #include "trainer/loop/restore.h"
 
-#include <optional>
-
 #include "comm/group/agree.h"
 #include "data/tokenizer/tokenizer_file.h"
 #include "trainer/config/compare.h"
 #include "trainer/config/load.h"
+
+#include <optional>
 
 namespace switchyard {
 
@@ -80,8 +80,9 @@ void load_state(Engine& engine, const Group& world, const CheckpointInfo& checkp
   engine.touch();
   const std::uint64_t digest = engine.digest();
   if (digest != checkpoint.state.digest) {
-    throw CollectiveError(ErrorKind::Data, fmt::format("{} was loaded, but its parameters' digest is {:016x} and not {:016x}",
-                                                       checkpoint.path.string(), digest, checkpoint.state.digest));
+    throw CollectiveError(ErrorKind::Data,
+                          fmt::format("{} was loaded, but its parameters' digest is {:016x} and not {:016x}",
+                                      checkpoint.path.string(), digest, checkpoint.state.digest));
   }
 }
 

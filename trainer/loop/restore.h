@@ -1,14 +1,14 @@
 // From a checkpoint on disk to a config, a tokenizer and weights.
 #pragma once
 
+#include "data/tokenizer/tokenizer.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/loop/engine.h"
+
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include "data/tokenizer/tokenizer.h"
-#include "trainer/checkpoint/checkpoint.h"
-#include "trainer/loop/engine.h"
 
 namespace switchyard {
 
@@ -21,8 +21,8 @@ CheckpointInfo locate_checkpoint(const Group& world, const std::filesystem::path
 // The config that a checkpoint was trained with, for any number of ranks: parallel.expert is 0.
 Config config_of(const CheckpointInfo& checkpoint);
 
-// Throws Error(Usage) where a run with `config` cannot go on from the checkpoint, naming every key that stands against it;
-// gives the changes that are let through but make it another run.
+// Throws Error(Usage) where a run with `config` cannot go on from the checkpoint, naming every key that stands against
+// it; gives the changes that are let through but make it another run.
 std::vector<std::string> check_continues(const CheckpointInfo& checkpoint, const Config& config);
 
 // The tokenizer beside a checkpoint (a run keeps a copy in its folder), or where its config says.

@@ -1,13 +1,5 @@
 #include "trainer/loop/run.h"
 
-#include <omp.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <chrono>
-#include <limits>
-#include <memory>
-
 #include "comm/base/log.h"
 #include "comm/base/timers.h"
 #include "comm/group/affinity.h"
@@ -28,13 +20,23 @@
 #include "trainer/monitor/metrics.h"
 #include "trainer/monitor/progress.h"
 
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <memory>
+
+#include <omp.h>
+#include <unistd.h>
+
 namespace switchyard {
 namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 struct RunData {
   std::shared_ptr<const TokenShards> train;
@@ -80,8 +82,8 @@ std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOpt
                                                         checkpoints.string()));
   }
   if (options.resume == Resume::Must && !newest) {
-    throw CollectiveError(ErrorKind::Usage, fmt::format("--resume must: there is no complete checkpoint in {}",
-                                                        checkpoints.string()));
+    throw CollectiveError(ErrorKind::Usage,
+                          fmt::format("--resume must: there is no complete checkpoint in {}", checkpoints.string()));
   }
   return newest;
 }
@@ -167,7 +169,8 @@ StepMetrics metrics_of(const StepReport& report, const RunState& state, double s
                               .dead_experts = layer.dead_experts()});
   }
   metrics.slots = metrics.slots_kept + metrics.slots_dropped;
-  if (metrics.slots > 0) metrics.drop_rate = static_cast<double>(metrics.slots_dropped) / static_cast<double>(metrics.slots);
+  if (metrics.slots > 0)
+    metrics.drop_rate = static_cast<double>(metrics.slots_dropped) / static_cast<double>(metrics.slots);
   return metrics;
 }
 
@@ -273,9 +276,9 @@ class Run {
  private:
   bool one_step(StepMetrics& metrics) {
     const auto start = Clock::now();
-    const StepReport report = engine_.step(
-        state_.step, state_.updates, state_.next_sample,
-        [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); });
+    const StepReport report =
+        engine_.step(state_.step, state_.updates, state_.next_sample,
+                     [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); });
     ++state_.step;
     if (report.applied) {
       ++state_.updates;
@@ -283,11 +286,12 @@ class Run {
     } else {
       ++state_.skipped;
       if (++skipped_in_a_row_ == most_skips_in_a_row) {
-        throw CollectiveError(ErrorKind::Runtime,
-                              fmt::format("the gradients of {} steps in a row, up to step {}, were not finite: the run has "
-                                          "diverged. Nothing of these steps has been saved; a lower train.lr or a longer "
-                                          "train.warmup_steps may help",
-                                          most_skips_in_a_row, state_.step));
+        throw CollectiveError(
+            ErrorKind::Runtime,
+            fmt::format("the gradients of {} steps in a row, up to step {}, were not finite: the run has "
+                        "diverged. Nothing of these steps has been saved; a lower train.lr or a longer "
+                        "train.warmup_steps may help",
+                        most_skips_in_a_row, state_.step));
       }
       if (world_.is_root()) {
         log_warning("step {}: a NaN, an infinity or an overflow in the gradients; the update is left out on all ranks",

@@ -1,12 +1,12 @@
 // A training run from the first line of its banner to its last checkpoint.
 #pragma once
 
+#include "comm/group/group.h"
+#include "trainer/config/config.h"
+
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-
-#include "comm/group/group.h"
-#include "trainer/config/config.h"
 
 namespace switchyard {
 
@@ -20,9 +20,9 @@ enum class Resume {
 struct RunOptions {
   std::filesystem::path out;  // the run's folder
   Resume resume = Resume::Auto;
-  std::filesystem::path resume_path;        // for Path: a step folder
-  std::optional<std::int64_t> stop_after;   // save after this many steps in all and leave
-  bool dry_run = false;                     // say what would run, and on how much memory
+  std::filesystem::path resume_path;       // for Path: a step folder
+  std::optional<std::int64_t> stop_after;  // save after this many steps in all and leave
+  bool dry_run = false;                    // say what would run, and on how much memory
 };
 
 enum class RunOutcome { Done, Stopped };

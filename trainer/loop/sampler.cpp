@@ -1,11 +1,11 @@
 #include "trainer/loop/sampler.h"
 
+#include "comm/base/ids.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
-
-#include "comm/base/ids.h"
 
 namespace switchyard {
 

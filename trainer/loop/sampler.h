@@ -1,10 +1,10 @@
 // From logits to the next token.
 #pragma once
 
+#include "layers/tensor/random.h"
+
 #include <cstdint>
 #include <span>
-
-#include "layers/tensor/random.h"
 
 namespace switchyard {
 

@@ -2,14 +2,14 @@
 //   T rows, D width
 #pragma once
 
-#include <memory>
-#include <optional>
-#include <variant>
-
 #include "layers/attention/attention_layer.h"
 #include "layers/dense/feed_forward.h"
 #include "layers/dense/norm_layer.h"
 #include "layers/moe/moe_layer.h"
+
+#include <memory>
+#include <optional>
+#include <variant>
 
 namespace switchyard {
 
@@ -22,8 +22,12 @@ class Block {
     FeedForward::Saved dense;
     MoeLayer::Saved moe;
   };
-  Block(NormLayer attention_norm, AttentionLayer attention, NormLayer feed_norm, std::variant<FeedForward, MoeLayer> feed)
-      : attention_norm_(attention_norm), attention_(std::move(attention)), feed_norm_(feed_norm), feed_(std::move(feed)) {}
+  Block(NormLayer attention_norm, AttentionLayer attention, NormLayer feed_norm,
+        std::variant<FeedForward, MoeLayer> feed)
+      : attention_norm_(attention_norm),
+        attention_(std::move(attention)),
+        feed_norm_(feed_norm),
+        feed_(std::move(feed)) {}
 
   bool is_moe() const { return std::holds_alternative<MoeLayer>(feed_); }
 

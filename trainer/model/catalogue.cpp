@@ -1,8 +1,8 @@
 #include "trainer/model/catalogue.h"
 
-#include <fmt/core.h>
-
 #include <cmath>
+
+#include <fmt/core.h>
 
 namespace switchyard {
 namespace {
@@ -28,7 +28,9 @@ bool is_moe_layer(const Config& config, std::int64_t layer) {
   return config.moe.every > 0 && (layer + 1) % config.moe.every == 0;
 }
 
-bool has_gate(const ModelConfig& model) { return model.activation == "swiglu"; }
+bool has_gate(const ModelConfig& model) {
+  return model.activation == "swiglu";
+}
 
 std::vector<ParameterSpec> make_catalogue(const Config& config) {
   const ModelConfig& model = config.model;

@@ -1,11 +1,11 @@
 // What a config's model consists of: every parameter by name, the same list on every rank.
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
+
+#include <string>
+#include <vector>
 
 namespace switchyard {
 

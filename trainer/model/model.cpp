@@ -1,15 +1,15 @@
 #include "trainer/model/model.h"
 
-#include <fmt/core.h>
-
-#include <optional>
-#include <utility>
-
 #include "comm/group/environment.h"
 #include "layers/attention/rope.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/embedding.h"
 #include "trainer/model/catalogue.h"
+
+#include <optional>
+#include <utility>
+
+#include <fmt/core.h>
 
 namespace switchyard {
 namespace {

@@ -5,14 +5,14 @@
 // sequences (law 5).
 #pragma once
 
-#include <cstdint>
-#include <span>
-#include <vector>
-
 #include "comm/exchange/exchange.h"
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
 #include "trainer/model/block.h"
+
+#include <cstdint>
+#include <span>
+#include <vector>
 
 namespace switchyard {
 
@@ -23,10 +23,10 @@ struct MicroBatch {
 };
 
 struct MicroBatchReport {
-  double loss = 0;               // mean cross-entropy, nats a token
-  double aux_loss = 0;           // weighted, summed over layers
+  double loss = 0;      // mean cross-entropy, nats a token
+  double aux_loss = 0;  // weighted, summed over layers
   double z_loss = 0;
-  std::vector<MoeReport> moe;    // by mixture layer
+  std::vector<MoeReport> moe;  // by mixture layer
 };
 
 class Model {
@@ -45,8 +45,8 @@ class Model {
   // logits: [T, V] of a whole batch, as training computes them (for comparison with other programs).
   void logits(const MicroBatch& batch, std::span<float> logits);
 
-  // Generation with cached keys and values: feeds the next tokens of one sequence and gives the logits [V] after the last.
-  // past: tokens fed before. The group must be this one rank.
+  // Generation with cached keys and values: feeds the next tokens of one sequence and gives the logits [V] after the
+  // last. past: tokens fed before. The group must be this one rank.
   void decode(std::span<const std::int32_t> tokens, std::int64_t past, std::span<float> logits);
 
  private:

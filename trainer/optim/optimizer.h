@@ -1,11 +1,11 @@
 // AdamW over the parameters of this rank, with its state.
 #pragma once
 
-#include <cstdint>
-#include <vector>
-
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
+
+#include <cstdint>
+#include <vector>
 
 namespace switchyard {
 

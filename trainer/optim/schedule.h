@@ -1,9 +1,9 @@
 // The learning rate over steps: linear warm-up, then half a cosine down to min_lr_ratio of the peak.
 #pragma once
 
-#include <cstdint>
-
 #include "trainer/config/config.h"
+
+#include <cstdint>
 
 namespace switchyard {
 
