@@ -32,9 +32,11 @@ Load load_of(const Config& config, const Grid& grid, Rank rank) {
   const double share = static_cast<double>(local.size()) / static_cast<double>(config.moe.experts);
   const double group_tokens = static_cast<double>(load.tokens * size) * senders;
   const double top_k = static_cast<double>(config.moe.top_k);
-  load.received_slots = static_cast<std::int64_t>(group_tokens * top_k * share);
+  // A young router is uneven: in its first steps some rank gets about half as much again as its share.
+  const double largest_share = std::min(1.0, 1.5 * share);
+  load.received_slots = static_cast<std::int64_t>(group_tokens * top_k * largest_share);
   // A row comes once however many of its slots are here: 1 - P(none of them is).
-  const double any = share >= 1 ? 1.0 : 1 - std::pow(1 - share, top_k);
+  const double any = largest_share >= 1 ? 1.0 : 1 - std::pow(1 - largest_share, top_k);
   load.received_rows = static_cast<std::int64_t>(group_tokens * any);
   return load;
 }
