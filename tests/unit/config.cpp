@@ -4,6 +4,7 @@
 #include "comm/device/device.h"
 #include "data/loader/meta.h"
 #include "tests/support/catch.h"
+#include "trainer/config/compare.h"
 #include "trainer/config/load.h"
 #include "trainer/config/schema.h"
 
@@ -366,15 +367,22 @@ TEST_CASE("every key is in the table, is named in the help, and reaches its own 
   }
 }
 
-TEST_CASE("the hash sees what decides the weights, and no layout") {
-  Config config, other;
-  other.parallel = {.expert = 3, .exchange = "flat", .ranks_per_node = 2};
-  other.data.train = "elsewhere";
-  other.checkpoint.every = 7;
-  other.log.every = 9;
-  CHECK(config_hash(config) == config_hash(other));
-  other.moe.top_k = 1;
-  CHECK(config_hash(config) != config_hash(other));
+TEST_CASE("changes between two configs: what stands against going on, what makes another run, what is free") {
+  Config was, is;
+  is.parallel = {.expert = 3, .exchange = "flat", .ranks_per_node = 2};
+  is.checkpoint.every = 7;
+  is.log.every = 9;
+  for (const ConfigChange& change : config_changes(was, is)) CHECK(change.kind == ChangeKind::Free);
+  is = was;
+  is.model.layers = was.model.layers + 1;
+  is.train.lr = 2 * was.train.lr;
+  const std::vector<ConfigChange> changes = config_changes(was, is);
+  REQUIRE(changes.size() == 2);
+  CHECK(changes[0].key == "model.layers");
+  CHECK(changes[0].kind == ChangeKind::Refused);
+  CHECK(changes[1].key == "train.lr");
+  CHECK(changes[1].kind == ChangeKind::Noted);
+  CHECK(config_changes(was, was).empty());
 }
 
 TEST_CASE("the nearest name") {

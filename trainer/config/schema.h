@@ -55,8 +55,4 @@ std::string to_toml(const ConfigValue& value);
 // All keys with their values. Loads back to the same config.
 std::string to_toml(const Config& config);
 
-// XXH3-64 of what decides the result of training: all but where files lie, how ranks are laid out, what is logged and
-// saved. The same hash and the same data give the same weights, whatever the layout (law 1).
-std::uint64_t config_hash(const Config& config);
-
 }  // namespace switchyard

@@ -1,11 +1,10 @@
-// The config as text: for people, for a file that loads back, for a hash.
+// The config as text: for people, and for a file that loads back.
 #include "trainer/config/presets.h"
 #include "trainer/config/schema.h"
 
 #include <string>
 
 #include <fmt/core.h>
-#include <xxhash.h>
 
 namespace switchyard {
 namespace {
@@ -68,19 +67,6 @@ std::string to_toml(const Config& config) {
     text += fmt::format("{} = {}\n", key.name, to_toml(key.get(config)));
   }
   return text;
-}
-
-std::uint64_t config_hash(const Config& config) {
-  Config decisive = config;
-  decisive.parallel = {};
-  decisive.data = {};
-  decisive.checkpoint = {};
-  decisive.log = {};
-  decisive.device = Config{}.device;
-  decisive.train.eval_every = 0;
-  decisive.train.eval_sequences = 0;
-  const std::string text = to_toml(decisive);
-  return XXH3_64bits(text.data(), text.size());
 }
 
 }  // namespace switchyard
