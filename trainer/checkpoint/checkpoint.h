@@ -32,9 +32,14 @@ struct StateTensor {
   std::string name;
   StateKind kind = StateKind::Weight;
   Owner owner;
-  Shape shape;
+  Shape shape;  // of the whole tensor
   float* data = nullptr;
-  bool write = true;  // this rank writes it (one rank of the world for each tensor)
+  bool write = true;  // this rank writes it (one rank of the world for each element of a tensor)
+  // ZeRO-1: `data` is a piece, elements [offset, offset + count) of the tensor in row-major order. count 0: all of it.
+  std::int64_t offset = 0;
+  std::int64_t count = 0;
+
+  std::int64_t elements() const { return count > 0 ? count : shape.size(); }
 };
 
 struct RunState {

@@ -123,7 +123,8 @@ void Engine::read_micro_batch(std::int64_t first, std::int64_t sequences, const 
   }
 }
 
-StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read) {
+StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read,
+                        const StepHooks& hooks) {
   const TrainConfig& train = config_.train;
   const Group& world = layout_.world();
   const std::int64_t micro_batches = train.global_batch / train.micro_batch;
@@ -187,7 +188,9 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   report.grad_norm = std::sqrt(sum);
   const bool overflow = world.any(optimizer_.take_non_finite());
   report.applied = !overflow && std::isfinite(report.grad_norm) && std::isfinite(report.loss);
+  if (report.applied && hooks.accept) report.applied = hooks.accept(report);
   if (report.applied) {
+    if (hooks.before_update) hooks.before_update();
     const double clip =
         train.grad_clip > 0 && report.grad_norm > train.grad_clip ? train.grad_clip / report.grad_norm : 1.0;
     optimizer_.update(train, report.lr, mean * clip, updates + 1);

@@ -39,6 +39,14 @@ struct StepReport {
   std::vector<LayerLoad> layers;
 };
 
+// What the run loop has to say within a step.
+struct StepHooks {
+  // Asked on all ranks with the same report, before anything is changed: false leaves the update out.
+  std::function<bool(const StepReport&)> accept;
+  // Called before weights and moments are written (a snapshot of them may still be under way).
+  std::function<void()> before_update;
+};
+
 class Engine {
  public:
   Engine(const Config& config, Layout& layout, Device& device);
@@ -47,7 +55,8 @@ class Engine {
   const Config& config() const { return config_; }
 
   // Collective. step: from 0; updates: how many have been applied before.
-  StepReport step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read);
+  StepReport step(std::int64_t step, std::int64_t updates, std::int64_t first_sample, const ReadSequence& read,
+                  const StepHooks& hooks = {});
   // Mean negative log-likelihood, nats a token, over sequences 0 to `sequences` - 1. Collective.
   double evaluate(const ReadSequence& read, std::int64_t sequences);
   // 64-bit digest of all parameters, in name order. Collective; throws where a parameter is not finite, and where its
