@@ -4,6 +4,7 @@
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
 #include "launch/bench.h"
+#include "launch/checkpoint.h"
 #include "launch/commands.h"
 #include "launch/eval.h"
 #include "launch/generate.h"
@@ -21,7 +22,7 @@ namespace {
 
 // In the order in which --help lists them.
 constexpr std::array commands = {
-    add_train, add_prepare, add_eval, add_generate, add_bench,
+    add_train, add_prepare, add_eval, add_generate, add_checkpoint, add_bench,
 };
 
 int run(int argc, char** argv) {
