@@ -5,8 +5,10 @@
 #include "comm/base/error.h"
 #include "comm/group/environment.h"
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -49,7 +51,8 @@ std::optional<Fault> planted_fault() {
   return fault;
 }
 
-bool nan_is_due = false;
+std::atomic<bool> nan_is_due = false;
+std::mutex one_at_a_time;  // a thread that writes checkpoints passes points of its own
 
 }  // namespace
 
@@ -60,9 +63,13 @@ bool has_fault_points() {
 void pass_fault_point(std::int64_t step, const char* phase) {
   static std::optional<Fault> fault = planted_fault();
   static const int rank = launched_as().rank;
-  if (!fault || fault->step != step || fault->phase != phase || fault->rank != rank) return;
-  const std::string deed = fault->deed;
-  fault.reset();
+  std::string deed;
+  {
+    const std::lock_guard lock(one_at_a_time);
+    if (!fault || fault->step != step || fault->phase != phase || fault->rank != rank) return;
+    deed = fault->deed;
+    fault.reset();
+  }
   if (deed == "throw") fail(ErrorKind::Runtime, "a planted fault");
   if (deed == "kill") std::raise(SIGKILL);
   if (deed == "exit") _exit(3);
@@ -70,9 +77,7 @@ void pass_fault_point(std::int64_t step, const char* phase) {
 }
 
 bool take_planted_nan() {
-  const bool due = nan_is_due;
-  nan_is_due = false;
-  return due;
+  return nan_is_due.exchange(false);
 }
 
 }  // namespace switchyard

@@ -41,6 +41,24 @@ std::vector<std::string> Group::gather(const std::string& mine) const {
   return all;
 }
 
+std::vector<std::string> Group::gather_to_root(const std::string& mine) const {
+  std::vector<std::int64_t> sizes(usize(size()), 0);
+  sizes[usize(rank().value())] = isize(mine.size());
+  sum(std::span<std::int64_t>(sizes));
+  std::vector<std::string> all;
+  std::vector<ReceivePart> receives;
+  if (is_root()) {
+    for (const std::int64_t bytes : sizes) all.emplace_back(usize(bytes), '\0');
+    for (int from = 0; from < size(); ++from) {
+      std::string& text = all[usize(from)];
+      receives.push_back({Rank(from), text.data(), Bytes(isize(text.size()))});
+    }
+  }
+  const SendPart send{Rank(0), mine.data(), Bytes(isize(mine.size()))};
+  transport_->exchange(std::span(&send, 1), receives);
+  return all;
+}
+
 std::string Group::broadcast(const std::string& value, Rank root) const {
   std::int64_t length = isize(value.size());
   transport_->broadcast(&length, Bytes(sizeof length), root);

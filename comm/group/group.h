@@ -30,7 +30,8 @@ class Group {
   void max(std::span<double> values) const;
   bool any(bool mine) const;  // does it hold on any rank?
   void barrier() const { transport_->barrier(); }
-  std::vector<std::string> gather(const std::string& mine) const;  // on every rank, in rank order
+  std::vector<std::string> gather(const std::string& mine) const;          // on every rank, in rank order
+  std::vector<std::string> gather_to_root(const std::string& mine) const;  // the same on rank 0; elsewhere nothing
   std::string broadcast(const std::string& value, Rank root) const;
 
  private:

@@ -4,12 +4,13 @@
 //   trusted checkpoints/step-00000400/
 //     manifest.json                        the truth: run, step, cursor, config, and every file and tensor with its
 //     hash index.h5                             one view of everything for h5py, h5ls, HDFView; never read on resume
-//     replicated-00000-of-00001.h5         /embed_tokens/weight, /layers/3/self_attn/q_proj/weight, ...
-//     experts-00000-of-00004.h5            /layers/3/experts/17/{w_gate,w_up,w_down}; one file for each rank with
-//     experts
+//     replicated-00000-of-00004.h5         /embed_tokens/weight, /layers/3/self_attn/q_proj/weight, ...
+//     experts-00000-of-00004.h5            /layers/3/experts/17/{w_gate,w_up,w_down}; one file for each rank that
+//     writes pinned                               put there by people: retention then leaves the folder alone
 //
 // A parameter's name with slashes for dots is its path. Beside the weights lie Adam's moments, one group a parameter:
-// /optimizer/layers/3/experts/17/w_gate/{m,v}.
+// /optimizer/layers/3/experts/17/w_gate/{m,v}. With ZeRO-1 a moment may be cut: then m and v are groups of pieces,
+// named by their first elements, m/from-0, m/from-65536.
 #pragma once
 
 #include "comm/base/numerics.h"
@@ -18,6 +19,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -49,7 +51,8 @@ struct RunState {
   std::int64_t tokens = 0;       // trained on
   std::int64_t next_sample = 0;  // data cursor: global index of the next sequence
   std::uint64_t seed = 0;
-  std::uint64_t digest = 0;  // of all parameters
+  std::vector<double> spike_losses;  // what the guard against loss spikes looks back on, oldest first
+  std::uint64_t digest = 0;          // of all parameters
   std::string run_id;
   std::string config_toml;  // resolved
   Numerics numerics = Numerics::Reproducible;
@@ -62,25 +65,28 @@ struct CheckpointInfo {
   std::int64_t bytes = 0;  // of all its files
 };
 
-// Collective. Writes checkpoints/step-N.tmp-RUN/, renames it to checkpoints/step-N when all ranks are done, replaces
-// `latest`, removes what is beyond `keep` (0: nothing). Any rank's failure is a CollectiveError on all, and leaves what
-// was there.
+// Collective, and done when it returns (see saver.h for saving beside the training). Writes
+// checkpoints/step-N.tmp-RUN/, renames it to checkpoints/step-N when all ranks are done, replaces `latest`, removes
+// what is beyond `keep` (0: nothing). Any rank's failure is a CollectiveError on all, and leaves what was there.
 std::filesystem::path save_checkpoint(const Group& world, const std::filesystem::path& checkpoints,
                                       const RunState& state, std::span<const StateTensor> tensors, std::int64_t keep);
 
-// The newest complete checkpoint in a run's checkpoints folder, or none. Not collective; reads manifests and the sizes
-// of files only. What is passed over and why is appended to `skipped`.
+// The newest complete checkpoint in a run's checkpoints folder before step `before`, or none. Not collective; reads
+// manifests and the sizes of files only: loading it checks the rest. What is passed over and why is appended to
+// `skipped`.
 std::optional<CheckpointInfo> find_newest_checkpoint(const std::filesystem::path& checkpoints,
-                                                     std::vector<std::string>* skipped = nullptr);
-// The same, collective, and every file is read and hashed, the work shared by the ranks: what it gives can be loaded.
-// All ranks get the same answer.
-std::optional<CheckpointInfo> find_newest_sound_checkpoint(const Group& world, const std::filesystem::path& checkpoints,
-                                                           std::vector<std::string>* skipped = nullptr);
+                                                     std::vector<std::string>* skipped = nullptr,
+                                                     std::int64_t before = std::numeric_limits<std::int64_t>::max());
 // Reads the manifest of a step folder. Throws Error(Data) naming what is wrong.
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& step_folder);
 
-// Fills the tensors (every one must be in the checkpoint with that shape; Error(Data) names the first that is not, and
-// the file). Sizes and hashes of the files read are checked. Not collective: call inside collectively().
+// Fills the tensors, which may be pieces; every one must be in the checkpoint with that shape, in whatever pieces:
+// Error(Data) names the first that is not, and the file. Every file that is read is read whole, once, and its size and
+// hash are checked. Not collective.
 void load_tensors(const std::filesystem::path& step_folder, std::span<const StateTensor> tensors);
+// The same, collective: every file of the checkpoint is checked by one of the ranks, and each reads of the others what
+// it needs. Any rank's failure is a CollectiveError on all.
+void load_checkpoint(const Group& world, const std::filesystem::path& step_folder,
+                     std::span<const StateTensor> tensors);
 
 }  // namespace switchyard

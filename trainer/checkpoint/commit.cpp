@@ -4,6 +4,7 @@
 #include "trainer/checkpoint/find.h"
 #include "trainer/checkpoint/names.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <system_error>
@@ -99,14 +100,14 @@ TemporaryFolder::TemporaryFolder(const fs::path& checkpoints, std::int64_t step,
   }
   if (::mkdir(path_.c_str(), 0777) != 0) fail_errno(ErrorKind::Runtime, "cannot create the folder", path_);
   try {
-    write_new_file(path_ / marker_name, fmt::format("run {}, process {}\n", run_id, ::getpid()));
+    // The marker is for the living only, so it need not outlast a power cut: nothing here waits for the disk.
+    write_new_file(path_ / marker_name, fmt::format("run {}, process {}\n", run_id, ::getpid()), /*durable=*/false);
     marker_ = FileDescriptor(::open((path_ / marker_name).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (marker_.get() < 0) fail_errno(ErrorKind::Runtime, "cannot open", path_ / marker_name);
     // Without locks (some network file systems) saving works all the same.
     if (::flock(marker_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       fail(ErrorKind::Runtime, "{} is being written by another process", path_.string());
     }
-    sync_folder(checkpoints);
   } catch (...) {
     remove_folder(path_);
     throw;
@@ -117,7 +118,7 @@ TemporaryFolder::~TemporaryFolder() {
   if (!path_.empty()) remove_folder(path_);
 }
 
-fs::path TemporaryFolder::publish() {
+fs::path TemporaryFolder::publish(const std::function<void(const char* point)>& passed) {
   sync_folder(path_);
   if (!is_there(final_path_)) {
     rename_path(path_, final_path_);
@@ -129,6 +130,7 @@ fs::path TemporaryFolder::publish() {
     rename_path(path_, final_path_);
     path_.clear();
   }
+  passed("checkpoint: renamed");
   sync_folder(final_path_.parent_path());
   // From here on the checkpoint is committed, and nothing may fail the save.
   std::error_code error;
@@ -159,12 +161,20 @@ void clear_leavings(const fs::path& checkpoints) {
   }
 }
 
-void retire_old(const fs::path& checkpoints, std::int64_t keep, const fs::path& just_written) {
-  if (keep <= 0) return;
+void retire_old(const fs::path& checkpoints, const Retention& retention) {
+  if (retention.keep <= 0) return;
+  const auto spared = [&](const Candidate& candidate) {
+    std::error_code error;
+    return (retention.pin_every > 0 && candidate.step % retention.pin_every == 0) ||
+           is_there(candidate.path / pin_name) ||
+           std::any_of(retention.spared.begin(), retention.spared.end(), [&](const fs::path& path) {
+             return path == candidate.path || fs::equivalent(path, candidate.path, error);
+           });
+  };
   std::int64_t kept = 0;
   for (const Candidate& candidate : step_folders(checkpoints)) {  // newest first
     if (!looks_complete(candidate)) continue;
-    if (++kept > keep && candidate.path != just_written) throw_away(candidate.path);
+    if (++kept > retention.keep && !spared(candidate)) throw_away(candidate.path);
   }
 }
 

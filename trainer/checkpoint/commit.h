@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <vector>
 
 namespace switchyard::checkpoint {
 
@@ -27,7 +29,8 @@ class TemporaryFolder {
 
   const std::filesystem::path& path() const { return path_; }
   // fsyncs it, renames it to step-N (taking the place of one that is there) and fsyncs the parent; gives the new path.
-  std::filesystem::path publish();
+  // `passed` hears of the point between the rename and its fsync.
+  std::filesystem::path publish(const std::function<void(const char* point)>& passed);
 
  private:
   std::filesystem::path path_;
@@ -42,8 +45,13 @@ void require_free_space(const std::filesystem::path& folder, std::int64_t bytes)
 // our manifest (or nothing), and whose writer is gone. Everything else is left alone.
 void clear_leavings(const std::filesystem::path& checkpoints);
 
-// Keeps the `keep` newest complete checkpoints (0: all) and `just_written`, whatever its step; broken ones are left for
-// people to look at.
-void retire_old(const std::filesystem::path& checkpoints, std::int64_t keep, const std::filesystem::path& just_written);
+struct Retention {
+  std::int64_t keep = 0;                      // the newest complete checkpoints; 0: all
+  std::int64_t pin_every = 0;                 // and those whose step is a multiple; 0: none
+  std::vector<std::filesystem::path> spared;  // and these
+};
+// Removes the other complete checkpoints, but none in which somebody has put a file named `pinned`; broken ones are
+// left for people to look at.
+void retire_old(const std::filesystem::path& checkpoints, const Retention& retention);
 
 }  // namespace switchyard::checkpoint

@@ -48,6 +48,20 @@ std::int64_t read_at(const FileDescriptor& file, const std::filesystem::path& pa
   return done;
 }
 
+void write_at(const FileDescriptor& file, const std::filesystem::path& path, const void* data, std::int64_t count,
+              std::int64_t offset) {
+  const auto* from = static_cast<const char*>(data);
+  while (count > 0) {
+    const ssize_t written = ::pwrite(file.get(), from, usize(count), offset);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_errno(ErrorKind::Runtime, "cannot write", path);
+    if (written == 0) fail(ErrorKind::Runtime, "cannot write {}: the system took nothing", path.string());
+    from += written;
+    offset += written;
+    count -= written;
+  }
+}
+
 std::string read_text(const std::filesystem::path& path, std::int64_t max_bytes) {
   const FileDescriptor file = open_plain_file(path);
   const std::int64_t size = size_of_file(file, path);
@@ -59,16 +73,11 @@ std::string read_text(const std::filesystem::path& path, std::int64_t max_bytes)
   return text;
 }
 
-void write_new_file(const std::filesystem::path& path, std::string_view text) {
+void write_new_file(const std::filesystem::path& path, std::string_view text, bool durable) {
   const FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
   if (file.get() < 0) fail_errno(ErrorKind::Runtime, "cannot create", path);
-  while (!text.empty()) {
-    const ssize_t written = ::write(file.get(), text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail_errno(ErrorKind::Runtime, "cannot write", path);
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-  sync_file(file, path);
+  write_at(file, path, text.data(), isize(text.size()), 0);
+  if (durable) sync_file(file, path);
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view text) {

@@ -30,11 +30,14 @@ std::int64_t size_of_file(const FileDescriptor& file, const std::filesystem::pat
 // Up to `count` bytes at `offset`: fewer only where the file ends.
 std::int64_t read_at(const FileDescriptor& file, const std::filesystem::path& path, void* data, std::int64_t count,
                      std::int64_t offset);
+// All of it, or Error(Runtime).
+void write_at(const FileDescriptor& file, const std::filesystem::path& path, const void* data, std::int64_t count,
+              std::int64_t offset);
 // The whole file, Error(Data) where it is longer than max_bytes.
 std::string read_text(const std::filesystem::path& path, std::int64_t max_bytes);
 
-// Makes the file new (it must not exist), writes and fsyncs it.
-void write_new_file(const std::filesystem::path& path, std::string_view text);
+// Makes the file new (it must not exist), writes it, and fsyncs it where `durable`.
+void write_new_file(const std::filesystem::path& path, std::string_view text, bool durable = true);
 // Writes beside it, fsyncs, renames over it, fsyncs the folder: a reader sees the old text or the new one.
 void replace_file(const std::filesystem::path& path, std::string_view text);
 void sync_file(const FileDescriptor& file, const std::filesystem::path& path);

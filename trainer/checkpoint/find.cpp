@@ -2,7 +2,6 @@
 
 #include "trainer/checkpoint/names.h"
 #include "trainer/checkpoint/shard_reader.h"
-#include "trainer/checkpoint/verify.h"
 
 #include <algorithm>
 #include <system_error>
@@ -57,44 +56,14 @@ CheckpointInfo read_checkpoint_info(const std::filesystem::path& step_folder) {
 }
 
 std::optional<CheckpointInfo> find_newest_checkpoint(const std::filesystem::path& checkpoints,
-                                                     std::vector<std::string>* skipped) {
+                                                     std::vector<std::string>* skipped, std::int64_t before) {
   for (const checkpoint::Candidate& candidate : checkpoint::step_folders(checkpoints)) {
+    if (candidate.step >= before) continue;
     try {
       return checkpoint::info_of(candidate.path, checkpoint::read_complete(candidate));
     } catch (const Error& error) {
       if (skipped != nullptr) skipped->emplace_back(error.what());
     }
-  }
-  return std::nullopt;
-}
-
-std::optional<CheckpointInfo> find_newest_sound_checkpoint(const Group& world, const std::filesystem::path& checkpoints,
-                                                           std::vector<std::string>* skipped) {
-  // Rank 0's list is everyone's: the ranks must not disagree about what to look at.
-  std::string steps;
-  if (world.is_root()) {
-    for (const auto& candidate : checkpoint::step_folders(checkpoints)) steps += fmt::format("{}\n", candidate.step);
-  }
-  steps = world.broadcast(steps, Rank(0));
-  while (!steps.empty()) {
-    const std::string line = steps.substr(0, steps.find('\n'));
-    steps.erase(0, line.size() + 1);
-    const std::int64_t step = std::stoll(line);
-    const checkpoint::Candidate candidate{step, checkpoints / checkpoint::step_folder_name(step)};
-    std::optional<CheckpointInfo> info;
-    std::string fault;
-    try {
-      const checkpoint::Manifest manifest = checkpoint::read_complete(candidate);
-      info = checkpoint::info_of(candidate.path, manifest);
-      const auto faults = checkpoint::verify_files(candidate.path, manifest, world.rank().value(), world.size());
-      if (!faults.empty()) fault = faults.front().text;
-    } catch (const Error& error) {
-      fault = error.what();
-    }
-    const std::vector<std::string> all = world.gather(fault);
-    const auto first = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
-    if (first == all.end()) return info;
-    if (skipped != nullptr) skipped->push_back(*first);
   }
   return std::nullopt;
 }

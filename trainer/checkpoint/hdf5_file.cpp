@@ -74,13 +74,8 @@ void Hdf5File::make_groups_above(const std::string& path) {
   }
 }
 
-void Hdf5File::finish() {
+void Hdf5File::close() {
   hdf5_require(file_.close(), ErrorKind::Runtime, "cannot write {}", path_.string());
-  // HDF5 never calls fsync.
-  const FileDescriptor file(::open(path_.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
-  if (file.get() < 0) fail_errno(ErrorKind::Runtime, "cannot open", path_);
-  if (::ftruncate(file.get(), size_of_file(file, path_)) != 0) fail_errno(ErrorKind::Runtime, "cannot write", path_);
-  sync_file(file, path_);
 }
 
 Hdf5Handle open_hdf5_file(const std::filesystem::path& path) {

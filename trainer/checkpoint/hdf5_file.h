@@ -21,8 +21,8 @@ class Hdf5File {
   const std::filesystem::path& path() const { return path_; }
   // Makes the groups above a dataset's or link's path, where they are not there yet.
   void make_groups_above(const std::string& path);
-  // Closes, gives back what was reserved and not used, and fsyncs. Throws Error(Runtime).
-  void finish();
+  // Throws Error(Runtime) where HDF5 cannot write what it still held. It never fsyncs: that is the caller's.
+  void close();
 
  private:
   std::filesystem::path path_;

@@ -2,6 +2,7 @@
 
 #include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/names.h"
+#include "trainer/checkpoint/shard_reader.h"
 
 namespace switchyard::checkpoint {
 
@@ -13,8 +14,9 @@ FileRecord write_index(const std::filesystem::path& folder, const Manifest& mani
                                     H5P_DEFAULT, H5P_DEFAULT) >= 0,
                  ErrorKind::Runtime, "cannot link {} in {}", tensor.path, index.path().string());
   }
-  index.finish();
+  index.close();
   const FileDescriptor file = open_plain_file(index.path());
+  sync_file(file, index.path());
   return {index_name, size_of_file(file, index.path()), hash128_of_file(file, index.path()), 0};
 }
 

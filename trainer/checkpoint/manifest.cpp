@@ -1,11 +1,13 @@
 #include "trainer/checkpoint/manifest.h"
 
 #include "comm/base/ids.h"
+#include "trainer/checkpoint/files.h"
 #include "trainer/checkpoint/json_fields.h"
 #include "trainer/checkpoint/names.h"
 
+#include <algorithm>
 #include <limits>
-#include <set>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
@@ -40,6 +42,7 @@ ordered_json to_json(const TensorRecord& tensor) {
   if (tensor.owner.layer >= 0) result["layer"] = tensor.owner.layer;
   result["dtype"] = "float32";
   result["shape"] = tensor.shape;
+  if (!tensor.whole()) result["piece"] = {tensor.first, tensor.count};
   result["file"] = tensor.file;
   result["path"] = tensor.path;
   result["offset"] = tensor.offset;
@@ -85,6 +88,11 @@ std::vector<std::int64_t> shape_of(const JsonFields& fields) {
   return shape;
 }
 
+// Where a tensor must lie; empty where its name cannot be one.
+std::string path_of(const TensorRecord& tensor) try { return dataset_path(tensor); } catch (const Error&) {
+  return {};
+}
+
 TensorRecord tensor_of(const json& value, const std::string& where) {
   const JsonFields fields(value, where);
   TensorRecord tensor;
@@ -104,9 +112,16 @@ TensorRecord tensor_of(const json& value, const std::string& where) {
   }
   if (fields.text("dtype") != "float32") fields.wrong("this version reads no dtype but float32");
   tensor.shape = shape_of(fields);
+  tensor.count = tensor.size();
+  if (fields.has("piece")) {
+    const json& piece = fields.array("piece");
+    if (piece.size() != 2) fields.wrong("\"piece\" must be the first element and the number of elements");
+    tensor.first = fields.checked_integer(piece[0], "piece", 0, tensor.size() - 1);
+    tensor.count = fields.checked_integer(piece[1], "piece", 1, tensor.size() - tensor.first);
+  }
   tensor.file = fields.text("file");
   tensor.path = fields.text("path");
-  if (!is_plain_dataset_path(tensor.path)) fields.wrong("\"path\" is not a plain path of a dataset");
+  if (tensor.path != path_of(tensor)) fields.wrong("\"path\" is not the path of \"{}\"", tensor.name);
   tensor.offset = fields.integer("offset", 0, most_bytes);
   const auto hash = hash64_of_hex(fields.text("xxh3_64"));
   if (!hash) fields.wrong("\"xxh3_64\" must be 16 hexadecimal digits");
@@ -130,8 +145,8 @@ json parse_json(std::string_view text, const std::string& where) {
   return value;
 }
 
-// Names are unique, every tensor's file is listed and has room for it.
-void check_records(const Manifest& manifest, const std::string& where) {
+// Every tensor's file is listed and has room for it.
+void check_files(const Manifest& manifest, const std::string& where) {
   struct Room {
     std::int64_t bytes;
     std::int64_t left;
@@ -142,10 +157,8 @@ void check_records(const Manifest& manifest, const std::string& where) {
       fail(ErrorKind::Data, "{}: lists {} twice", where, file.name);
     }
   }
-  std::set<std::pair<std::string_view, StateKind>> names;
   for (const TensorRecord& tensor : manifest.tensors) {
     const std::string what = describe(tensor.name, tensor.kind, tensor.owner);
-    if (!names.emplace(tensor.name, tensor.kind).second) fail(ErrorKind::Data, "{}: lists {} twice", where, what);
     const auto room = rooms.find(tensor.file);
     if (room == rooms.end()) {
       fail(ErrorKind::Data, "{}: {} is in a file that is not listed, \"{}\"", where, what, tensor.file);
@@ -153,6 +166,30 @@ void check_records(const Manifest& manifest, const std::string& where) {
     room->second.left -= tensor.bytes();
     if (room->second.left < 0 || tensor.offset > room->second.bytes - tensor.bytes()) {
       fail(ErrorKind::Data, "{}: {} does not fit into {}", where, what, tensor.file);
+    }
+  }
+}
+
+// Each tensor is there once, whole or in pieces that leave nothing out and have nothing twice.
+void check_tensors(const Manifest& manifest, const std::string& where) {
+  std::map<std::pair<std::string_view, StateKind>, std::vector<const TensorRecord*>> tensors;
+  for (const TensorRecord& tensor : manifest.tensors) tensors[{tensor.name, tensor.kind}].push_back(&tensor);
+  for (auto& [key, pieces] : tensors) {
+    std::sort(pieces.begin(), pieces.end(),
+              [](const TensorRecord* a, const TensorRecord* b) { return a->first < b->first; });
+    const TensorRecord& tensor = *pieces.front();
+    const std::string what = describe(tensor.name, tensor.kind, tensor.owner);
+    std::int64_t end = 0;
+    for (const TensorRecord* piece : pieces) {
+      if (piece->shape != tensor.shape || piece->owner != tensor.owner) {
+        fail(ErrorKind::Data, "{}: pieces of {} are not of one tensor", where, what);
+      }
+      if (piece->first < end) fail(ErrorKind::Data, "{}: lists {} twice", where, what);
+      if (piece->first > end) break;
+      end = piece->first + piece->count;
+    }
+    if (end != tensor.size()) {
+      fail(ErrorKind::Data, "{}: {} is not there from element {} on", where, what, end);
     }
   }
 }
@@ -179,10 +216,23 @@ json checked_json(std::string_view text, const std::string& where) {
 
 }  // namespace
 
-std::int64_t TensorRecord::bytes() const {
-  std::int64_t result = isize(sizeof(float));
+std::int64_t TensorRecord::size() const {
+  std::int64_t result = 1;
   for (const std::int64_t dim : shape) result *= dim;
   return result;
+}
+
+TensorRecord record_of(const StateTensor& tensor, const std::string& file) {
+  TensorRecord record;
+  record.name = tensor.name;
+  record.kind = tensor.kind;
+  record.owner = tensor.owner;
+  for (int i = 0; i < tensor.shape.rank(); ++i) record.shape.push_back(tensor.shape[i]);
+  record.first = tensor.offset;
+  record.count = tensor.elements();
+  record.file = file;
+  record.path = dataset_path(record);
+  return record;
 }
 
 const FileRecord& Manifest::file(std::string_view name) const {
@@ -190,6 +240,11 @@ const FileRecord& Manifest::file(std::string_view name) const {
     if (record.name == name) return record;
   }
   fail(ErrorKind::Runtime, "the manifest has no file {}", name);
+}
+
+bool Manifest::has_optimizer() const {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const TensorRecord& tensor) { return tensor.kind != StateKind::Weight; });
 }
 
 std::string to_text(const Manifest& manifest) try {
@@ -201,6 +256,7 @@ std::string to_text(const Manifest& manifest) try {
       {"skipped", state.skipped},
       {"tokens", state.tokens},
       {"cursor", {{"next_sample", state.next_sample}, {"seed", state.seed}}},
+      {"spike_losses", state.spike_losses},
       {"digest", to_hex(state.digest)},
       {"numerics", state.numerics == Numerics::Reproducible ? "reproducible" : "fast"},
       {"ranks", manifest.ranks},
@@ -230,6 +286,10 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   const JsonFields cursor(fields.any("cursor"), where + ": cursor");
   state.next_sample = cursor.integer("next_sample", 0, most_integer);
   state.seed = cursor.unsigned_integer("seed");
+  for (const json& loss : fields.array("spike_losses")) {
+    if (!loss.is_number()) fields.wrong("\"spike_losses\" must be numbers");
+    state.spike_losses.push_back(loss.get<double>());
+  }
   const auto digest = hash64_of_hex(fields.text("digest"));
   if (!digest) fields.wrong("\"digest\" must be 16 hexadecimal digits");
   state.digest = *digest;
@@ -242,7 +302,8 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
     fields.wrong("\"config_hash\" is not the hash of \"config\"");
   }
   read_records(value, where, manifest);
-  check_records(manifest, where);
+  check_files(manifest, where);
+  check_tensors(manifest, where);
   return manifest;
 }
 

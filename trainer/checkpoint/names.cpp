@@ -1,5 +1,7 @@
 #include "trainer/checkpoint/names.h"
 
+#include "trainer/checkpoint/manifest.h"
+
 #include <algorithm>
 #include <charconv>
 
@@ -104,6 +106,11 @@ std::string dataset_path(const std::string& name, StateKind kind) {
   const bool reserved = path == "/optimizer" || path.starts_with("/optimizer/");
   require(is_plain_dataset_path(path) && !reserved, "\"{}\" cannot be the name of a tensor in a checkpoint", name);
   return kind == StateKind::Weight ? path : fmt::format("/optimizer{}/{}", path, state_name(kind));
+}
+
+std::string dataset_path(const TensorRecord& tensor) {
+  const std::string path = dataset_path(tensor.name, tensor.kind);
+  return tensor.whole() ? path : fmt::format("{}/from-{}", path, tensor.first);
 }
 
 std::string describe(const std::string& name, StateKind kind, const Owner& owner) {

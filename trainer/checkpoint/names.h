@@ -10,9 +10,12 @@
 
 namespace switchyard::checkpoint {
 
+struct TensorRecord;
+
 inline constexpr const char* manifest_name = "manifest.json";
 inline constexpr const char* index_name = "index.h5";
 inline constexpr const char* latest_name = "latest";
+inline constexpr const char* pin_name = "pinned";
 inline constexpr const char* marker_name = ".switchyard-writing";  // in a folder that is being written
 
 std::string step_folder_name(std::int64_t step);                                  // step-00000400
@@ -34,6 +37,8 @@ std::optional<StateKind> state_of_name(std::string_view name);
 // layers.3.experts.17.w_gate: /layers/3/experts/17/w_gate, moments in /optimizer/layers/3/experts/17/w_gate/{m,v}.
 // Throws Error(Runtime) where the name has parts that a path cannot have, or would lie in /optimizer itself.
 std::string dataset_path(const std::string& name, StateKind kind);
+// The same for what may be a piece: /optimizer/embed_tokens/weight/m/from-65536, by its first element.
+std::string dataset_path(const TensorRecord& tensor);
 
 // For messages: "layer 3 expert 17 (layers.3.experts.17.w_gate, moment m)", "embed_tokens.weight".
 std::string describe(const std::string& name, StateKind kind, const Owner& owner);

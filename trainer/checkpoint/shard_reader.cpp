@@ -1,49 +1,141 @@
 #include "trainer/checkpoint/shard_reader.h"
 
-#include "trainer/checkpoint/hdf5_file.h"
+#include "comm/base/ids.h"
 #include "trainer/checkpoint/names.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include <fcntl.h>
 
 namespace switchyard::checkpoint {
 namespace {
 
+constexpr std::int64_t piece_bytes = 256 << 10;  // stays in the second-level cache between the read and the hash
+constexpr std::int64_t ahead_bytes = 16 << 20;   // what the disk is asked for before it is wanted
+
 std::string wrong_size(std::int64_t size, const FileRecord& file) {
   return fmt::format("has {} bytes, the manifest says {}: it is truncated or another file", size, file.bytes);
 }
-
-// Every part of the path is a hard link: H5Dopen itself would follow soft and external ones.
-bool is_behind_hard_links(hid_t file, const std::string& path) {
-  for (std::size_t slash = 0; slash != std::string::npos;) {
-    slash = path.find('/', slash + 1);
-    H5L_info_t link;
-    if (H5Lget_info(file, path.substr(0, slash).c_str(), &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD) {
-      return false;
-    }
-  }
-  return true;
+std::string wrong_hash(const Hash128& hash, const FileRecord& file) {
+  return fmt::format("its XXH3-128 is {}, the manifest says {}: it is damaged or another file", to_hex(hash),
+                     to_hex(file.hash));
 }
 
-// What stands against reading the dataset, or nothing.
-const char* objection(hid_t dataset, const TensorRecord& tensor) {
-  const Hdf5Handle creation(H5Dget_create_plist(dataset), H5Pclose);
-  if (!creation || H5Pget_layout(creation.get()) != H5D_CONTIGUOUS) return "its layout is not contiguous";
-  if (H5Pget_external_count(creation.get()) != 0) return "its data lies in another file";
-  if (H5Pget_nfilters(creation.get()) != 0) return "it has a filter";
-  const Hdf5Handle type(H5Dget_type(dataset), H5Tclose);
-  if (!type || H5Tequal(type.get(), H5T_IEEE_F32LE) <= 0) return "its type is not little-endian float32";
-  const Hdf5Handle space(H5Dget_space(dataset), H5Sclose);
-  hsize_t dims[H5S_MAX_RANK];
-  if (!space || H5Sget_simple_extent_type(space.get()) != H5S_SIMPLE) return "its shape is not the manifest's";
-  const int rank = H5Sget_simple_extent_dims(space.get(), dims, nullptr);
-  if (rank != static_cast<int>(tensor.shape.size()) ||
-      !std::equal(tensor.shape.begin(), tensor.shape.end(), dims,
-                  [](std::int64_t wanted, hsize_t found) { return static_cast<hsize_t>(wanted) == found; })) {
-    return "its shape is not the manifest's";
+// Reads [begin, end) in order, a piece at a time: into the places that `place` names, or else into a scratch piece;
+// gives each piece to `see`. A file that shrinks meanwhile ends it early, and is no signal as it would be with mapped
+// memory.
+class SequentialReader {
+ public:
+  SequentialReader(const FileDescriptor& file, const std::filesystem::path& path) : file_(file), path_(path) {}
+
+  // Into `into`, or where that is null into scratch memory. False where the file ends before.
+  template <class See>
+  bool read(std::int64_t begin, std::int64_t end, char* into, const See& see) {
+    if (into == nullptr && scratch_.empty()) scratch_.resize(usize(piece_bytes));
+    while (begin < end) {
+      if (begin + ahead_bytes / 2 > asked_) {
+        asked_ = std::max(asked_, begin);
+        ::posix_fadvise(file_.get(), asked_, ahead_bytes, POSIX_FADV_WILLNEED);
+        asked_ += ahead_bytes;
+      }
+      char* const to = into == nullptr ? scratch_.data() : into;
+      const std::int64_t got = read_at(file_, path_, to, std::min(piece_bytes, end - begin), begin);
+      if (got == 0) return false;
+      see(to, got);
+      begin += got;
+      if (into != nullptr) into += got;
+    }
+    return true;
   }
-  if (H5Dget_offset(dataset) != static_cast<haddr_t>(tensor.offset)) return "it is not where the manifest says";
-  if (H5Dget_storage_size(dataset) != static_cast<hsize_t>(tensor.bytes())) return "its size is not that of its shape";
-  return nullptr;
+
+ private:
+  const FileDescriptor& file_;
+  const std::filesystem::path& path_;
+  std::vector<char> scratch_;
+  std::int64_t asked_ = 0;
+};
+
+// The record's XXH3-64; nothing where the file ends before the record does.
+std::optional<std::uint64_t> hash_of_record(const FileDescriptor& file, const std::filesystem::path& path,
+                                            const TensorRecord& record) {
+  Hash64Stream hash;
+  SequentialReader reader(file, path);
+  const bool there = reader.read(record.offset, record.offset + record.bytes(), nullptr,
+                                 [&](const char* data, std::int64_t bytes) { hash.add(data, bytes); });
+  return there ? std::optional(hash.result()) : std::nullopt;
+}
+
+[[noreturn]] void fail_record(const std::filesystem::path& path, const TensorRecord& record) {
+  throw Error(ErrorKind::Data,
+              to_text(path, {"the bytes of a tensor do not have the XXH3-64 of the manifest", {&record}}));
+}
+
+// A stretch of the file and where its bytes go.
+struct Stretch {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  char* to = nullptr;
+};
+
+std::vector<Stretch> stretches_of(const std::vector<WantedPart>& parts) {
+  std::vector<Stretch> stretches;
+  for (const WantedPart& part : parts) {
+    const std::int64_t begin = part.record->offset + part.first * isize(sizeof(float));
+    stretches.push_back({begin, begin + part.count * isize(sizeof(float)), reinterpret_cast<char*>(part.data)});
+  }
+  std::sort(stretches.begin(), stretches.end(), [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });
+  return stretches;
+}
+
+// Everything in [begin, end), with stretches in their places and the rest in scratch memory. False where it ends early.
+template <class See>
+bool read_around(SequentialReader& reader, std::int64_t begin, std::int64_t end, const std::vector<Stretch>& stretches,
+                 const See& see) {
+  for (const Stretch& stretch : stretches) {
+    if (!reader.read(begin, stretch.begin, nullptr, see) || !reader.read(stretch.begin, stretch.end, stretch.to, see)) {
+      return false;
+    }
+    begin = stretch.end;
+  }
+  return reader.read(begin, end, nullptr, see);
+}
+
+// The same element is asked for twice, or two records lie over each other: then there is no one place for a byte.
+bool overlap(const std::vector<Stretch>& stretches) {
+  return std::adjacent_find(stretches.begin(), stretches.end(),
+                            [](const Stretch& a, const Stretch& b) { return b.begin < a.end; }) != stretches.end();
+}
+
+void read_records(const FileDescriptor& file, const std::filesystem::path& path, const std::vector<WantedPart>& parts) {
+  SequentialReader reader(file, path);
+  for (auto part = parts.begin(); part != parts.end();) {
+    const TensorRecord& record = *part->record;
+    auto last = part;
+    while (last != parts.end() && last->record == &record) ++last;
+    const std::vector<Stretch> stretches = stretches_of({part, last});
+    require(!overlap(stretches), "{}: a part of {} is asked for twice", path.string(), record.path);
+    Hash64Stream hash;
+    const bool there = read_around(reader, record.offset, record.offset + record.bytes(), stretches,
+                                   [&](const char* data, std::int64_t bytes) { hash.add(data, bytes); });
+    if (!there || hash.result() != record.hash) fail_record(path, record);
+    part = last;
+  }
+}
+
+void read_whole(const FileDescriptor& file, const std::filesystem::path& path, const FileRecord& record,
+                const std::vector<WantedPart>& parts, const std::vector<Stretch>& stretches) {
+  Hash128Stream hash;
+  SequentialReader reader(file, path);
+  read_around(reader, 0, record.bytes, stretches, [&](const char* data, std::int64_t bytes) { hash.add(data, bytes); });
+  const Hash128 found = hash.result();
+  if (found == record.hash) return;
+  FileFault fault{wrong_hash(found, record), {}};
+  for (const WantedPart& part : parts) {
+    if (!fault.tensors.empty() && fault.tensors.back() == part.record) continue;
+    if (hash_of_record(file, path, *part.record) != part.record->hash) fault.tensors.push_back(part.record);
+  }
+  throw Error(ErrorKind::Data, to_text(path, fault));
 }
 
 }  // namespace
@@ -57,23 +149,40 @@ std::string fault_of_size(const std::filesystem::path& folder, const FileRecord&
 }
 
 FileFault fault_of_file(const std::filesystem::path& folder, const FileRecord& file,
-                        const std::vector<const TensorRecord*>& tensors) {
+                        std::vector<const TensorRecord*> tensors) {
   const std::filesystem::path path = folder / file.name;
   FileFault fault;
   const FileDescriptor descriptor = open_plain_file(path);
   const std::int64_t size = size_of_file(descriptor, path);
-  if (size != file.bytes) {
-    fault.what = wrong_size(size, file);
-  } else {
-    const Hash128 hash = hash128_of_file(descriptor, path);
-    if (hash == file.hash) return fault;
-    fault.what = fmt::format("its XXH3-128 is {}, the manifest says {}: it is damaged or another file", to_hex(hash),
-                             to_hex(file.hash));
-  }
+  std::sort(tensors.begin(), tensors.end(),
+            [](const TensorRecord* a, const TensorRecord* b) { return a->offset < b->offset; });
+  if (size != file.bytes) fault.what = wrong_size(size, file);
+
+  Hash128Stream file_hash;
+  SequentialReader reader(descriptor, path);
+  std::int64_t at = 0;
   for (const TensorRecord* tensor : tensors) {
-    if (hash64_of_file_part(descriptor, path, tensor->offset, tensor->bytes()) != tensor->hash) {
-      fault.tensors.push_back(tensor);
+    std::optional<std::uint64_t> found;
+    if (tensor->offset < at) {  // two lie over each other: no manifest that was written here has that
+      found = hash_of_record(descriptor, path, *tensor);
+    } else {
+      Hash64Stream hash;
+      reader.read(at, tensor->offset, nullptr, [&](const char* data, std::int64_t n) { file_hash.add(data, n); });
+      at = tensor->offset + tensor->bytes();
+      const bool there = reader.read(tensor->offset, at, nullptr, [&](const char* data, std::int64_t n) {
+        file_hash.add(data, n);
+        hash.add(data, n);
+      });
+      if (there) found = hash.result();
     }
+    if (found != tensor->hash) fault.tensors.push_back(tensor);
+  }
+  reader.read(at, file.bytes, nullptr, [&](const char* data, std::int64_t n) { file_hash.add(data, n); });
+  if (!fault.what.empty()) return fault;
+  if (const Hash128 found = file_hash.result(); found != file.hash) {
+    fault.what = wrong_hash(found, file);
+  } else if (!fault.tensors.empty()) {
+    fault.what = "it has the XXH3-128 of the manifest, and tensors in it have not their XXH3-64";
   }
   return fault;
 }
@@ -90,31 +199,34 @@ std::string to_text(const std::filesystem::path& file, const FileFault& fault) {
   return fault.tensors.size() > most ? fmt::format("{} and {} more", text, fault.tensors.size() - most) : text;
 }
 
-ShardReader::ShardReader(const std::filesystem::path& folder, const FileRecord& file,
-                         const std::vector<const TensorRecord*>& wanted)
-    : path_(folder / file.name) {
-  const FileFault fault = fault_of_file(folder, file, wanted);
-  if (!fault.what.empty()) throw Error(ErrorKind::Data, to_text(path_, fault));
-  file_ = open_hdf5_file(path_);
+void read_shard(const std::filesystem::path& folder, const FileRecord& file, std::vector<WantedPart> parts,
+                bool whole) {
+  const std::filesystem::path path = folder / file.name;
+  const FileDescriptor descriptor = open_plain_file(path);
+  const std::int64_t size = size_of_file(descriptor, path);
+  if (size != file.bytes) {
+    FileFault fault{wrong_size(size, file), {}};
+    for (const WantedPart& part : parts) {
+      if (part.record->offset + part.record->bytes() > size) fault.tensors.push_back(part.record);
+    }
+    throw Error(ErrorKind::Data, to_text(path, fault));
+  }
+  std::sort(parts.begin(), parts.end(),
+            [](const WantedPart& a, const WantedPart& b) { return a.record->offset < b.record->offset; });
+  if (whole) {
+    const std::vector<Stretch> stretches = stretches_of(parts);
+    if (!overlap(stretches)) return read_whole(descriptor, path, file, parts, stretches);
+    // A manifest that lays tensors over each other was not written here; its checksums still decide.
+  }
+  read_records(descriptor, path, parts);
 }
 
-void ShardReader::read(const TensorRecord& tensor, float* data) const {
-  quiet_hdf5();
-  const std::string what = describe(tensor.name, tensor.kind, tensor.owner);
-  if (!is_behind_hard_links(file_.get(), tensor.path)) {
-    fail(ErrorKind::Data, "{}: {} is not there as plain groups and a dataset ({})", path_.string(), tensor.path, what);
-  }
-  const Hdf5Handle dataset(H5Dopen2(file_.get(), tensor.path.c_str(), H5P_DEFAULT), H5Dclose);
-  hdf5_require(bool(dataset), ErrorKind::Data, "{}: cannot open {} ({})", path_.string(), tensor.path, what);
-  if (const char* fault = objection(dataset.get(), tensor)) {
-    fail(ErrorKind::Data, "{}: {} ({}) is not read: {}", path_.string(), tensor.path, what, fault);
-  }
-  hdf5_require(H5Dread(dataset.get(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0, ErrorKind::Data,
-               "{}: cannot read {} ({})", path_.string(), tensor.path, what);
-  if (hash64(data, tensor.bytes()) != tensor.hash) {
-    fail(ErrorKind::Data, "{}: {} ({}) is not what was written: its XXH3-64 is not the manifest's", path_.string(),
-         tensor.path, what);
-  }
+Hash128 hash128_of_file(const FileDescriptor& file, const std::filesystem::path& path) {
+  Hash128Stream hash;
+  SequentialReader reader(file, path);
+  reader.read(0, size_of_file(file, path), nullptr,
+              [&](const char* data, std::int64_t bytes) { hash.add(data, bytes); });
+  return hash.result();
 }
 
 }  // namespace switchyard::checkpoint

@@ -2,6 +2,7 @@
 // is a few MiB of memory, and no HDF5.
 #pragma once
 
+#include "trainer/checkpoint/files.h"
 #include "trainer/checkpoint/manifest.h"
 
 #include <filesystem>

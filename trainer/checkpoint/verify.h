@@ -3,7 +3,6 @@
 #pragma once
 
 #include "trainer/checkpoint/checkpoint.h"
-#include "trainer/checkpoint/manifest.h"
 
 #include <filesystem>
 #include <optional>
@@ -30,13 +29,9 @@ struct DamagedFile {
   std::string text;                    // path, what is wrong, and the first of the tensors
   std::vector<DamagedTensor> tensors;  // whose bytes are not those that were written; none: HDF5's own structures
 };
-// Reads every file of a checkpoint and names what is damaged. Throws Error(Data) where the manifest itself is.
+// Reads every file of a checkpoint and names what is damaged: bytes that are not those that were written, and bytes
+// that are, but that HDF5 shows to other programs as something else than the manifest does. Throws Error(Data) where
+// the manifest itself is.
 std::vector<DamagedFile> verify_checkpoint(const std::filesystem::path& step_folder);
-
-namespace checkpoint {
-// The files whose number is `part` modulo `parts`.
-std::vector<DamagedFile> verify_files(const std::filesystem::path& step_folder, const Manifest& manifest, int part,
-                                      int parts);
-}  // namespace checkpoint
 
 }  // namespace switchyard

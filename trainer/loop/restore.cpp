@@ -5,6 +5,8 @@
 #include "trainer/config/compare.h"
 #include "trainer/config/load.h"
 
+#include <functional>
+#include <limits>
 #include <optional>
 
 namespace switchyard {
@@ -24,15 +26,36 @@ CheckpointInfo locate_checkpoint(const fs::path& path) {
   fail(ErrorKind::Usage, "{} holds no complete checkpoint{}", path.string(), reasons);
 }
 
-CheckpointInfo locate_checkpoint(const Group& world, const fs::path& path) {
+namespace {
+
+// Rank 0 finds it, since a run may be saving meanwhile; all read its manifest. An empty path: nothing was found.
+std::optional<CheckpointInfo> look_together(const Group& world, const std::function<fs::path()>& find) {
   std::string found;
   collectively(world, "looking for the checkpoint", [&] {
-    if (world.is_root()) found = locate_checkpoint(path).path.string();
+    if (world.is_root()) found = find().string();
   });
   found = world.broadcast(found, Rank(0));
   std::optional<CheckpointInfo> info;
-  collectively(world, "reading the checkpoint's manifest", [&] { info = read_checkpoint_info(found); });
-  return *info;
+  collectively(world, "reading the checkpoint's manifest", [&] {
+    if (!found.empty()) info = read_checkpoint_info(found);
+  });
+  return info;
+}
+
+}  // namespace
+
+CheckpointInfo locate_checkpoint(const Group& world, const fs::path& path) {
+  return *look_together(world, [&] { return locate_checkpoint(path).path; });
+}
+
+std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const fs::path& checkpoints,
+                                                std::optional<std::int64_t> before,
+                                                std::vector<std::string>& passed_over) {
+  return look_together(world, [&] {
+    const auto newest =
+        find_newest_checkpoint(checkpoints, &passed_over, before.value_or(std::numeric_limits<std::int64_t>::max()));
+    return newest ? fs::absolute(newest->path) : fs::path();
+  });
 }
 
 Config config_of(const CheckpointInfo& checkpoint) {
@@ -76,7 +99,7 @@ void load_state(Engine& engine, const Group& world, const CheckpointInfo& checkp
   if (what == LoadWhat::Weights) {
     std::erase_if(tensors, [](const StateTensor& tensor) { return tensor.kind != StateKind::Weight; });
   }
-  collectively(world, "loading the checkpoint", [&] { load_tensors(checkpoint.path, tensors); });
+  load_checkpoint(world, checkpoint.path, tensors);
   engine.touch();
   const std::uint64_t digest = engine.digest();
   if (digest != checkpoint.state.digest) {

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,12 @@ namespace switchyard {
 CheckpointInfo locate_checkpoint(const std::filesystem::path& path);
 // The same on all ranks: rank 0 looks, since a run may be saving meanwhile. Collective.
 CheckpointInfo locate_checkpoint(const Group& world, const std::filesystem::path& path);
+
+// The newest complete checkpoint of a run's checkpoints folder (before step `before`), the same on all ranks; what was
+// passed over, and why, on rank 0. Collective.
+std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const std::filesystem::path& checkpoints,
+                                                std::optional<std::int64_t> before,
+                                                std::vector<std::string>& passed_over);
 
 // The config that a checkpoint was trained with, for any number of ranks: parallel.expert is 0.
 Config config_of(const CheckpointInfo& checkpoint);

@@ -65,18 +65,21 @@ RunData open_data(const Group& world, Config& config) {
   return data;
 }
 
-// The checkpoint to go on from, the same on all ranks.
-std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOptions& options) {
+// The checkpoint to go on from, the same on all ranks. before: only those of earlier steps, because a later one could
+// not be loaded.
+std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOptions& options,
+                                                std::optional<std::int64_t> before = std::nullopt) {
   if (options.resume == Resume::Path) {
     return locate_checkpoint(world, options.resume_path);  // damaged or not: a path never falls back to another
   }
   const fs::path checkpoints = options.out / "checkpoints";
-  std::vector<std::string> skipped;
-  const auto newest = find_newest_sound_checkpoint(world, checkpoints, &skipped);
+  std::vector<std::string> passed_over;
+  const auto newest = newest_checkpoint(world, checkpoints, before, passed_over);
   if (world.is_root()) {
-    for (const std::string& reason : skipped) log_warning("passed over a checkpoint: {}", reason);
+    for (const std::string& reason : passed_over) log_warning("passed over a checkpoint: {}", reason);
   }
-  if (options.resume == Resume::Never && (newest || !skipped.empty())) {
+  const bool any = newest || !passed_over.empty() || before;
+  if (options.resume == Resume::Never && any) {
     throw CollectiveError(ErrorKind::Usage, fmt::format("{} holds checkpoints already, and --resume never would write "
                                                         "over them: choose another --out",
                                                         checkpoints.string()));
@@ -84,6 +87,13 @@ std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOpt
   if (options.resume == Resume::Must && !newest) {
     throw CollectiveError(ErrorKind::Usage,
                           fmt::format("--resume must: there is no complete checkpoint in {}", checkpoints.string()));
+  }
+  if (!newest && any) {
+    // Starting anew would take the place of what somebody may still mend.
+    throw CollectiveError(ErrorKind::Data,
+                          fmt::format("none of the checkpoints in {} can be loaded: mend or remove them, or choose "
+                                      "another --out to start anew",
+                                      checkpoints.string()));
   }
   return newest;
 }
@@ -331,21 +341,43 @@ class Run {
   std::int64_t skipped_in_a_row_ = 0;
 };
 
+// What a run goes on from must suit its config and its folder.
+void check_chosen(const Group& world, const CheckpointInfo& checkpoint, const Config& config,
+                  const RunOptions& options) {
+  std::vector<std::string> noted;
+  collectively(world, "comparing the config with the checkpoint's", [&] {
+    noted = check_continues(checkpoint, config);
+    check_out_folder(options, checkpoint);
+  });
+  if (world.is_root()) {
+    for (const std::string& change : noted) log_warning("the run goes on with another setting: {}", change);
+  }
+}
+
+// Loads the checkpoint or, where it turns out to be damaged and the run may choose, the newest one before it that
+// loads.
+void restore_newest(const Group& world, Run& run, CheckpointInfo checkpoint, const Config& config,
+                    const RunOptions& options) {
+  for (;;) {
+    try {
+      run.restore(checkpoint);
+      return;
+    } catch (const CollectiveError& error) {
+      if (error.kind() != ErrorKind::Data || options.resume == Resume::Path) throw;
+      if (world.is_root()) log_warning("passed over a checkpoint: {}", error.what());
+    }
+    checkpoint = *choose_checkpoint(world, options, checkpoint.state.step);
+    check_chosen(world, checkpoint, config, options);
+    if (world.is_root()) log_info("going on from {}", checkpoint.path.string());
+  }
+}
+
 }  // namespace
 
 RunOutcome run_training(const Group& world, Config config, const RunOptions& options) {
   const RunData data = open_data(world, config);
   const std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
-  if (checkpoint) {
-    std::vector<std::string> noted;
-    collectively(world, "comparing the config with the checkpoint's", [&] {
-      noted = check_continues(*checkpoint, config);
-      check_out_folder(options, *checkpoint);
-    });
-    if (world.is_root()) {
-      for (const std::string& change : noted) log_warning("the run goes on with another setting: {}", change);
-    }
-  }
+  if (checkpoint) check_chosen(world, *checkpoint, config, options);
   Layout layout(world, config);
   const std::int64_t first_step = checkpoint ? checkpoint->state.step : 0;
   const std::string warning = affinity_warning(world, omp_get_max_threads());
@@ -361,7 +393,7 @@ RunOutcome run_training(const Group& world, Config config, const RunOptions& opt
     return RunOutcome::Done;
   }
   Run run(world, config, options, data, layout);
-  if (checkpoint) run.restore(*checkpoint);
+  if (checkpoint) restore_newest(world, run, *checkpoint, config, options);
   return run.train();
 }
 

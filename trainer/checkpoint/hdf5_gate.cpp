@@ -1,0 +1,72 @@
+#include "trainer/checkpoint/hdf5_gate.h"
+
+#include "trainer/checkpoint/hdf5_file.h"
+
+#include <algorithm>
+
+namespace switchyard::checkpoint {
+namespace {
+
+// Every part of the path is a hard link: H5Dopen itself would follow soft and external ones.
+bool is_behind_hard_links(hid_t file, const std::string& path) {
+  for (std::size_t slash = 0; slash != std::string::npos;) {
+    slash = path.find('/', slash + 1);
+    H5L_info_t link;
+    if (H5Lget_info(file, path.substr(0, slash).c_str(), &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool has_shape(hid_t space, const TensorRecord& tensor) {
+  hsize_t dims[H5S_MAX_RANK];
+  if (H5Sget_simple_extent_type(space) != H5S_SIMPLE) return false;
+  const int rank = H5Sget_simple_extent_dims(space, dims, nullptr);
+  if (!tensor.whole()) return rank == 1 && dims[0] == static_cast<hsize_t>(tensor.count);
+  return rank == static_cast<int>(tensor.shape.size()) &&
+         std::equal(tensor.shape.begin(), tensor.shape.end(), dims,
+                    [](std::int64_t wanted, hsize_t found) { return static_cast<hsize_t>(wanted) == found; });
+}
+
+// What stands against the dataset, or nothing.
+const char* objection(hid_t dataset, const TensorRecord& tensor) {
+  const Hdf5Handle creation(H5Dget_create_plist(dataset), H5Pclose);
+  if (!creation || H5Pget_layout(creation.get()) != H5D_CONTIGUOUS) return "its layout is not contiguous";
+  if (H5Pget_external_count(creation.get()) != 0) return "its data lies in another file";
+  if (H5Pget_nfilters(creation.get()) != 0) return "it has a filter";
+  const Hdf5Handle type(H5Dget_type(dataset), H5Tclose);
+  if (!type || H5Tequal(type.get(), H5T_IEEE_F32LE) <= 0) return "its type is not little-endian float32";
+  const Hdf5Handle space(H5Dget_space(dataset), H5Sclose);
+  if (!space || !has_shape(space.get(), tensor)) return "its shape is not the manifest's";
+  if (H5Dget_offset(dataset) != static_cast<haddr_t>(tensor.offset)) return "it is not where the manifest says";
+  if (H5Dget_storage_size(dataset) != static_cast<hsize_t>(tensor.bytes())) return "its size is not that of its shape";
+  return nullptr;
+}
+
+std::string fault_of_tensor(hid_t file, const TensorRecord& tensor) {
+  if (!is_behind_hard_links(file, tensor.path)) return "is not there as plain groups and a dataset";
+  const Hdf5Handle dataset(H5Dopen2(file, tensor.path.c_str(), H5P_DEFAULT), H5Dclose);
+  if (!dataset) return "HDF5 cannot open it: " + hdf5_cause();
+  const char* const fault = objection(dataset.get(), tensor);
+  return fault == nullptr ? std::string() : fault;
+}
+
+}  // namespace
+
+std::vector<ViewFault> faults_of_view(const std::filesystem::path& file,
+                                      const std::vector<const TensorRecord*>& tensors) {
+  std::vector<ViewFault> faults;
+  try {
+    const Hdf5Handle handle = open_hdf5_file(file);
+    for (const TensorRecord* tensor : tensors) {
+      const std::string fault = fault_of_tensor(handle.get(), *tensor);
+      if (!fault.empty()) faults.push_back({tensor, fault});
+    }
+  } catch (const Error& error) {
+    faults.push_back({nullptr, error.what()});
+  }
+  return faults;
+}
+
+}  // namespace switchyard::checkpoint

@@ -1,0 +1,25 @@
+// Whether other programs, which come through HDF5, see the tensors that the manifest tells of.
+//
+// A checksum says that a file is the one that was written, not that whoever wrote it meant well. So nothing of HDF5
+// that leads elsewhere passes: hard links only, contiguous data inside this file, no filter, and the type, the shape
+// and the place of the manifest. Only structures are read, no data.
+#pragma once
+
+#include "trainer/checkpoint/manifest.h"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace switchyard::checkpoint {
+
+struct ViewFault {
+  const TensorRecord* tensor = nullptr;  // null: the file as a whole
+  std::string what;
+};
+// Of a file whose size and XXH3-128 are those of the manifest (open nothing else with HDF5): what does not agree, at
+// most one fault a tensor.
+std::vector<ViewFault> faults_of_view(const std::filesystem::path& file,
+                                      const std::vector<const TensorRecord*>& tensors);
+
+}  // namespace switchyard::checkpoint
