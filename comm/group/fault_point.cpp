@@ -5,18 +5,25 @@
 #include "comm/base/error.h"
 #include "comm/group/environment.h"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 namespace switchyard {
 namespace {
+
+constexpr std::string_view sleep_for = "sleep:";
 
 struct Fault {
   int rank = 0;
@@ -45,13 +52,17 @@ std::optional<Fault> planted_fault() {
     return std::stoi(digits);
   };
   Fault fault{.rank = number("rank"), .step = number("step"), .phase = field("phase"), .deed = field("do")};
-  if (fault.deed != "throw" && fault.deed != "kill" && fault.deed != "exit" && fault.deed != "nan") {
-    fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: do={} is none of throw, kill, exit, nan", text, fault.deed);
+  constexpr std::array<std::string_view, 9> deeds = {"throw", "exit", "kill", "stop", "term",
+                                                     "int",   "usr1", "nan",  "spike"};
+  if (std::find(deeds.begin(), deeds.end(), fault.deed) == deeds.end() && !fault.deed.starts_with(sleep_for)) {
+    fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: do={} is none of {}, {}SECONDS", text, fault.deed,
+         fmt::join(deeds, ", "), sleep_for);
   }
   return fault;
 }
 
 std::atomic<bool> nan_is_due = false;
+std::atomic<bool> spike_is_due = false;
 std::mutex one_at_a_time;  // a thread that writes checkpoints passes points of its own
 
 }  // namespace
@@ -73,11 +84,23 @@ void pass_fault_point(std::int64_t step, const char* phase) {
   if (deed == "throw") fail(ErrorKind::Runtime, "a planted fault");
   if (deed == "kill") std::raise(SIGKILL);
   if (deed == "exit") _exit(3);
-  nan_is_due = true;
+  if (deed == "stop") std::raise(SIGSTOP);
+  if (deed == "term") std::raise(SIGTERM);
+  if (deed == "int") std::raise(SIGINT);
+  if (deed == "usr1") std::raise(SIGUSR1);
+  if (deed == "nan") nan_is_due = true;
+  if (deed == "spike") spike_is_due = true;
+  if (deed.starts_with(sleep_for)) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(std::stod(deed.substr(sleep_for.size()))));
+  }
 }
 
 bool take_planted_nan() {
   return nan_is_due.exchange(false);
+}
+
+bool take_planted_spike() {
+  return spike_is_due.exchange(false);
 }
 
 }  // namespace switchyard
@@ -91,6 +114,9 @@ bool has_fault_points() {
 }
 void pass_fault_point(std::int64_t, const char*) {}
 bool take_planted_nan() {
+  return false;
+}
+bool take_planted_spike() {
   return false;
 }
 

@@ -1,7 +1,10 @@
 // Planted failures for the tests of law 6: where a build has fault points (CMake option SWITCHYARD_FAULT_POINTS), a
 // rank fails by order of the environment as it enters a phase, once:
 //
-//   SWITCHYARD_FAULT="rank=2,step=3,phase=backward,do=throw"     do: throw, kill (as kill -9 would), exit, nan
+//   SWITCHYARD_FAULT="rank=2,step=3,phase=backward,do=throw"
+//
+//   do: throw, exit, kill (as kill -9 would), stop (SIGSTOP), term, int, usr1 (the signals), sleep:SECONDS,
+//       nan (in a gradient), spike (of the loss)
 //
 // The rank is the world's, the step is numbered as in the metrics, and a phase is matched by its whole name. Without
 // the option the functions are empty.
@@ -18,5 +21,7 @@ void pass_fault_point(std::int64_t step, const char* phase);
 
 // Was do=nan asked for since the last call? Whoever sums gradients then spoils one of this rank's.
 bool take_planted_nan();
+// Was do=spike asked for since the last call? Whoever computes a loss then makes this rank's larger.
+bool take_planted_spike();
 
 }  // namespace switchyard

@@ -1,6 +1,7 @@
 #include "trainer/model/model.h"
 
 #include "comm/group/environment.h"
+#include "comm/group/fault_point.h"
 #include "layers/attention/rope.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/embedding.h"
@@ -143,6 +144,7 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
 
   for (std::int64_t t = 0; t < tokens; ++t) report.loss += static_cast<double>(losses.f32()[t]);
   if (tokens > 0) report.loss /= static_cast<double>(tokens);
+  if (take_planted_spike()) report.loss += 1000;
   for (const MoeReport& moe : report.moe) {
     report.aux_loss += moe.losses.aux;
     report.z_loss += moe.losses.z;
