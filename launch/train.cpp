@@ -3,9 +3,12 @@
 
 #include "comm/base/nearest.h"
 #include "comm/group/environment.h"
+#include "comm/group/stop_request.h"
 #include "launch/cli.h"
+#include "launch/duration.h"
 #include "trainer/loop/run.h"
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,9 +28,11 @@ struct Arguments {
   RunOptions run;
   std::string resume = "auto";
   std::int64_t stop_after = 0;
+  std::string time_limit;
 };
 
 int run_train(Arguments arguments) {
+  const auto start = std::chrono::steady_clock::now();
   RunOptions& run = arguments.run;
   if (arguments.resume == "auto") {
     run.resume = Resume::Auto;
@@ -45,8 +50,12 @@ int run_train(Arguments arguments) {
     }
   }
   if (arguments.stop_after > 0) run.stop_after = arguments.stop_after;
+  if (!arguments.time_limit.empty()) {
+    run.time_limit = {.seconds = parse_duration("--time-limit", arguments.time_limit), .start = start};
+  }
   const Config config = load_config(arguments.config);  // every fault is told before MPI does any work
 
+  if (!run.dry_run) catch_stop_signals();
   Environment environment;
   return run_training(environment.world(), config, run) == RunOutcome::Stopped ? exit_stopped_early : 0;
 }
@@ -69,6 +78,10 @@ void add_train(CLI::App& parent, Run& run) {
   command->add_option("--stop-after", arguments->stop_after, "Save and leave after this many steps in all (code 75)")
       ->type_name("STEP")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--time-limit", arguments->time_limit,
+                   "Save and leave before this much time has passed since the start (code 75): 5400, 30m, 2:00:00")
+      ->type_name("TIME");
   command->add_flag("--dry-run", arguments->run.dry_run, "Say what would run and what memory it takes, and leave");
   command->callback([&run, arguments] { run = [arguments] { return run_train(*arguments); }; });
 }

@@ -5,6 +5,8 @@
 #include "comm/group/affinity.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "comm/group/news.h"
+#include "comm/group/pace.h"
 #include "data/loader/durable.h"
 #include "data/loader/loader.h"
 #include "data/loader/token_shard.h"
@@ -215,7 +217,9 @@ class Run {
         options_(options),
         data_(data),
         engine_(config, layout, open_device(config.device)),
-        loader_(data.train, config.model.seq_len, config.train.seed) {
+        loader_(data.train, config.model.seq_len, config.train.seed),
+        hosts_(world.gather(Environment::host())),
+        stopping_(world.is_root() ? options.out : fs::path(), world.is_root() ? options.time_limit : std::nullopt) {
     state_.seed = config.train.seed;
     state_.numerics = config.train.numerics;
     state_.config_toml = to_toml(config);
@@ -238,20 +242,28 @@ class Run {
   RunOutcome train() {
     const std::int64_t steps = config_.train.steps;
     std::optional<MetricsWriter> metrics_file;
-    std::optional<Progress> progress;
     collectively(world_, "preparing the run's folder", [&] {
       if (!world_.is_root()) return;
       fs::create_directories(options_.out);
       write_durably(options_.out / "config.toml", state_.config_toml);
       if (fs::exists(config_.data.tokenizer)) keep_tokenizer(config_.data.tokenizer, options_.out);
+      if (stopping_.remove_old_file()) {
+        log_warning("{} was there before the run began: it is removed and asks for nothing",
+                    (options_.out / "stop").string());
+      }
       metrics_file.emplace(options_.out / "metrics.jsonl", state_.step);
-      progress.emplace(stderr, Progress::suited_to(stderr, steps, state_.step, config_.log.every));
+      progress_.emplace(stderr, Progress::suited_to(stderr, steps, state_.step, config_.log.every));
     });
-    const std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));
+    std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));
+    // Asked while it was being made ready, a run that has a checkpoint of where it stands leaves at once; another one
+    // does its first step, so that there is something to go on from.
+    if (is_asked_to_stop({}) && saved_step_ == state_.step) last = state_.step;
     while (state_.step < last) {
       StepMetrics metrics;
       const bool applied = one_step(metrics);
       const std::int64_t step = state_.step;
+      pace_.add(metrics.step_time_s);
+      if (is_asked_to_stop({.step_s = metrics.step_time_s})) last = step;
       if (is_due(config_.log.digest_every, step, last) || is_due(config_.checkpoint.every, step, last)) {
         state_.digest = engine_.digest();
         metrics.digest = state_.digest;
@@ -266,17 +278,24 @@ class Run {
       collectively(world_, "writing metrics", [&] {
         if (metrics_file) metrics_file->write(metrics);
       });
-      if (progress) {
-        progress->step(progress_of(metrics, applied));
-        if (metrics.valid_loss) progress->note(evaluation_text(metrics));
+      if (progress_) {
+        progress_->step(progress_of(metrics, applied));
+        if (metrics.valid_loss) progress_->note(evaluation_text(metrics));
       }
-      if (is_due(config_.checkpoint.every, step, last)) save(progress ? &*progress : nullptr);
+      if (is_due(config_.checkpoint.every, step, last)) {
+        const auto start = Clock::now();
+        save();
+        longest_save_s_ = std::max(longest_save_s_, seconds_since(start));
+      }
     }
-    if (progress) {
-      progress->note(fmt::format("{} step {} of {}, digest {}, peak memory of rank 0 {}{}",
-                                 state_.step < steps ? "stopped after" : "done:", state_.step, steps,
-                                 digest_text(state_.digest), size_text(peak_memory()),
-                                 state_.step < steps ? "; the same command without --stop-after goes on" : ""));
+    stopping_.remove_file();
+    if (progress_) {
+      const char* goes_on = state_.step == steps   ? ""
+                            : why_stopped_.empty() ? "; the same command without --stop-after goes on"
+                                                   : "; the same command goes on";
+      progress_->note(fmt::format("{} step {} of {}, digest {}, peak memory of rank 0 {}{}",
+                                  state_.step < steps ? "stopped after" : "done:", state_.step, steps,
+                                  digest_text(state_.digest), size_text(peak_memory()), goes_on));
     }
     return state_.step < steps ? RunOutcome::Stopped : RunOutcome::Done;
   }
@@ -284,6 +303,27 @@ class Run {
   const RunState& state() const { return state_; }
 
  private:
+  // Between two steps: the ranks tell each other how the last one went and whether anyone is asked to stop. Collective,
+  // and alike on all ranks.
+  bool is_asked_to_stop(RankNews mine) {
+    mine.stop = stopping_.asked(pace_.longest(), expected_save_s());
+    const News news = share_news(world_, mine);
+    if (news.stop == StopReason::None) return false;
+    if (why_stopped_.empty()) {
+      const int rank = news.stop_rank.value();
+      why_stopped_ = stopping_.because(news.stop, rank, hosts_[usize(rank)]);
+      if (progress_)
+        progress_->note(fmt::format("stopping at step {}: {}", std::max<std::int64_t>(state_.step, 1), why_stopped_));
+    }
+    return true;
+  }
+
+  // Before there has been a save it is taken to go at 100 MB/s: weights and two moments.
+  double expected_save_s() const {
+    if (longest_save_s_ > 0) return longest_save_s_;
+    return 1 + static_cast<double>(count_parameters(config_).total) * 3 * sizeof(float) / 100e6;
+  }
+
   bool one_step(StepMetrics& metrics) {
     const auto start = Clock::now();
     const StepReport report =
@@ -320,14 +360,14 @@ class Run {
     return text;
   }
 
-  void save(Progress* progress) {
+  void save() {
     if (saved_step_ == state_.step) return;
     set_progress(state_.step, "checkpoint");
     const auto start = Clock::now();
     const fs::path path =
         save_checkpoint(world_, options_.out / "checkpoints", state_, engine_.state(), config_.checkpoint.keep);
     saved_step_ = state_.step;
-    if (progress != nullptr) progress->note(fmt::format("saved {} in {:.2f} s", path.string(), seconds_since(start)));
+    if (progress_) progress_->note(fmt::format("saved {} in {:.2f} s", path.string(), seconds_since(start)));
   }
 
   const Group& world_;
@@ -336,6 +376,12 @@ class Run {
   const RunData& data_;
   Engine engine_;
   Loader loader_;
+  std::vector<std::string> hosts_;  // by rank
+  Stopping stopping_;
+  std::string why_stopped_;
+  std::optional<Progress> progress_;  // rank 0's
+  Pace pace_;
+  double longest_save_s_ = 0;
   RunState state_;
   std::int64_t saved_step_ = -1;
   std::int64_t skipped_in_a_row_ = 0;

@@ -3,6 +3,7 @@
 
 #include "comm/group/group.h"
 #include "trainer/config/config.h"
+#include "trainer/loop/stopping.h"
 
 #include <cstdint>
 #include <filesystem>
@@ -22,6 +23,7 @@ struct RunOptions {
   Resume resume = Resume::Auto;
   std::filesystem::path resume_path;       // for Path: a step folder
   std::optional<std::int64_t> stop_after;  // save after this many steps in all and leave
+  std::optional<TimeLimit> time_limit;     // save and leave before it has passed
   bool dry_run = false;                    // say what would run, and on how much memory
 };
 
