@@ -1,5 +1,6 @@
 #include "launch/bench.h"
 
+#include "launch/bench_checkpoint.h"
 #include "launch/bench_gemm.h"
 #include "launch/bench_step.h"
 
@@ -41,6 +42,7 @@ void add_bench(CLI::App& parent, Run& run) {
   bench->require_subcommand(1);
   add_bench_gemm(*bench, run);
   add_bench_step(*bench, run);
+  add_bench_checkpoint(*bench, run);
 }
 
 }  // namespace switchyard

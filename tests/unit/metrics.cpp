@@ -155,6 +155,22 @@ TEST_CASE("a line that the end of a process has torn is dropped, at whatever byt
   }
 }
 
+TEST_CASE("a save that has come to its end is told in the line that was written last") {
+  File file;
+  {
+    MetricsWriter writer(file.path(), 0);
+    writer.amend({.step = 1});  // there is no line yet
+    write_steps(writer, 1, 2);
+    writer.amend({.step = 123456, .bytes = 1, .stall_s = 0.125, .write_s = 1234.5678});
+    writer.amend({.step = 1, .bytes = 2, .stall_s = 0.5, .write_s = 2});  // shorter than the one whose place it takes
+    write_steps(writer, 3, 3);
+  }
+  CHECK(file.steps() == std::vector<std::int64_t>{1, 2, 3});
+  CHECK(file.text().find("\"checkpoint_step\":1,\"checkpoint_bytes\":2,\"checkpoint_stall_s\":0.5,"
+                         "\"checkpoint_write_s\":2.0}\n{\"step\":3,") != std::string::npos);
+  CHECK(file.text().find("123456") == std::string::npos);
+}
+
 TEST_CASE("a file that cannot be written is named") {
   CHECK_THROWS_WITH(MetricsWriter("/no/such/folder/metrics.jsonl", 0),
                     Catch::Contains("/no/such/folder/metrics.jsonl") && Catch::Contains("No such file"));

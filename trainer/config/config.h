@@ -68,8 +68,10 @@ struct DataConfig {
 };
 
 struct CheckpointConfig {
-  std::int64_t every = 0;  // 0: only at the end
-  std::int64_t keep = 3;   // newest ones; 0: all
+  std::int64_t every = 0;      // 0: only at the end
+  std::int64_t keep = 3;       // newest ones; 0: all
+  std::int64_t pin_every = 0;  // those at multiples of so many steps are kept besides; 0: none
+  bool async = true;           // written from a snapshot in memory while training goes on
 };
 
 struct LogConfig {

@@ -175,6 +175,10 @@ std::vector<ConfigKey> make_keys() {
                      "steps between checkpoints; 0: only at the end");
   checkpoint.integer("keep", &CheckpointConfig::keep, at_least(0, most_count),
                      "newest checkpoints that are kept; 0: all");
+  checkpoint.integer("pin_every", &CheckpointConfig::pin_every, at_least(0, most_count),
+                     "checkpoints at multiples of so many steps are kept besides; 0: none");
+  checkpoint.flag("async", &CheckpointConfig::async,
+                  "write from a snapshot in memory while training goes on; false: no memory for it, and steps wait");
 
   Keys log(keys, "log", &Config::log);
   log.integer("every", &LogConfig::every, at_least(1, most_count), "steps between lines of the log");

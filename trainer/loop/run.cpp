@@ -14,8 +14,10 @@
 #include "trainer/config/schema.h"
 #include "trainer/loop/engine.h"
 #include "trainer/loop/evaluation.h"
+#include "trainer/loop/folder_lock.h"
 #include "trainer/loop/memory_plan.h"
 #include "trainer/loop/restore.h"
+#include "trainer/loop/saving.h"
 #include "trainer/model/catalogue.h"
 #include "trainer/monitor/banner.h"
 #include "trainer/monitor/memory.h"
@@ -236,7 +238,7 @@ class Run {
     state_.numerics = config_.train.numerics;
     state_.config_toml = config_toml;
     state_.run_id = run_id;
-    saved_step_ = options_.resume == Resume::Path ? -1 : state_.step;
+    resumed_from_ = checkpoint.path;
   }
 
   RunOutcome train() {
@@ -254,10 +256,15 @@ class Run {
       metrics_file.emplace(options_.out / "metrics.jsonl", state_.step);
       progress_.emplace(stderr, Progress::suited_to(stderr, steps, state_.step, config_.log.every));
     });
+    // What it goes on from lies in this folder already, or is another run's.
+    const bool is_saved = !resumed_from_.empty() && options_.resume != Resume::Path;
+    saving_.emplace(world_, config_, options_.out, resumed_from_, is_saved ? state_.step : -1);
+    MetricsWriter* const metrics_or_none = metrics_file ? &*metrics_file : nullptr;
+    Progress* const progress_or_none = progress_ ? &*progress_ : nullptr;
     std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));
     // Asked while it was being made ready, a run that has a checkpoint of where it stands leaves at once; another one
     // does its first step, so that there is something to go on from.
-    if (is_asked_to_stop({}) && saved_step_ == state_.step) last = state_.step;
+    if (is_asked_to_stop({}) && is_saved) last = state_.step;
     while (state_.step < last) {
       StepMetrics metrics;
       const bool applied = one_step(metrics);
@@ -282,11 +289,8 @@ class Run {
         progress_->step(progress_of(metrics, applied));
         if (metrics.valid_loss) progress_->note(evaluation_text(metrics));
       }
-      if (is_due(config_.checkpoint.every, step, last)) {
-        const auto start = Clock::now();
-        save();
-        longest_save_s_ = std::max(longest_save_s_, seconds_since(start));
-      }
+      saving_->boundary(state_, engine_, is_due(config_.checkpoint.every, step, last), step == last, metrics_or_none,
+                        progress_or_none);
     }
     stopping_.remove_file();
     if (progress_) {
@@ -320,7 +324,7 @@ class Run {
 
   // Before there has been a save it is taken to go at 100 MB/s: weights and two moments.
   double expected_save_s() const {
-    if (longest_save_s_ > 0) return longest_save_s_;
+    if (saving_->longest_s() > 0) return saving_->longest_s();
     return 1 + static_cast<double>(count_parameters(config_).total) * 3 * sizeof(float) / 100e6;
   }
 
@@ -328,7 +332,8 @@ class Run {
     const auto start = Clock::now();
     const StepReport report =
         engine_.step(state_.step, state_.updates, state_.next_sample,
-                     [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); });
+                     [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); },
+                     {.accept = {}, .before_update = [this] { saving_->before_update(); }});
     ++state_.step;
     if (report.applied) {
       ++state_.updates;
@@ -360,16 +365,6 @@ class Run {
     return text;
   }
 
-  void save() {
-    if (saved_step_ == state_.step) return;
-    set_progress(state_.step, "checkpoint");
-    const auto start = Clock::now();
-    const fs::path path =
-        save_checkpoint(world_, options_.out / "checkpoints", state_, engine_.state(), config_.checkpoint.keep);
-    saved_step_ = state_.step;
-    if (progress_) progress_->note(fmt::format("saved {} in {:.2f} s", path.string(), seconds_since(start)));
-  }
-
   const Group& world_;
   const Config& config_;
   const RunOptions& options_;
@@ -381,10 +376,10 @@ class Run {
   std::string why_stopped_;
   std::optional<Progress> progress_;  // rank 0's
   Pace pace_;
-  double longest_save_s_ = 0;
   RunState state_;
-  std::int64_t saved_step_ = -1;
+  fs::path resumed_from_;
   std::int64_t skipped_in_a_row_ = 0;
+  std::optional<Saving> saving_;  // last: a save under way reads what stands above
 };
 
 // What a run goes on from must suit its config and its folder.
@@ -421,6 +416,10 @@ void restore_newest(const Group& world, Run& run, CheckpointInfo checkpoint, con
 }  // namespace
 
 RunOutcome run_training(const Group& world, Config config, const RunOptions& options) {
+  std::optional<FolderLock> lock;
+  collectively(world, "taking the run's folder", [&] {
+    if (world.is_root() && !options.dry_run) lock.emplace(options.out);
+  });
   const RunData data = open_data(world, config);
   const std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
   if (checkpoint) check_chosen(world, *checkpoint, config, options);

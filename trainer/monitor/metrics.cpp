@@ -86,7 +86,9 @@ std::string to_json(const StepMetrics& m) {
 MetricsWriter::MetricsWriter(const fs::path& file, std::int64_t resumed_step) : path_(file) {
   std::error_code error;
   if (resumed_step > 0 && fs::exists(path_, error)) keep_until(path_, resumed_step);
-  file_ = std::fopen(path_.c_str(), resumed_step > 0 ? "ab" : "wb");
+  // "r+": what amend() writes takes the place of a line's end, which appending would not allow.
+  const bool anew = resumed_step == 0 || !fs::exists(path_, error);
+  file_ = std::fopen(path_.c_str(), anew ? "wb" : "r+b");
   if (file_ == nullptr) cannot("write", path_);
 }
 
@@ -94,9 +96,28 @@ MetricsWriter::~MetricsWriter() {
   std::fclose(file_);
 }
 
+void MetricsWriter::put(const std::string& line) {
+  const bool done = std::fseek(file_, line_begin_, SEEK_SET) == 0 &&
+                    std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0 &&
+                    ::ftruncate(::fileno(file_), std::ftell(file_)) == 0;
+  if (!done) cannot("write", path_);
+}
+
 void MetricsWriter::write(const StepMetrics& metrics) {
-  const std::string line = to_json(metrics) + '\n';
-  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fflush(file_) != 0) cannot("write", path_);
+  if (std::fseek(file_, 0, SEEK_END) != 0) cannot("write", path_);
+  line_begin_ = std::ftell(file_);
+  line_ = to_json(metrics);
+  put(line_ + '\n');
+}
+
+void MetricsWriter::amend(const CheckpointMetrics& metrics) {
+  if (line_.empty()) return;
+  nlohmann::ordered_json more;
+  more["checkpoint_step"] = metrics.step;
+  more["checkpoint_bytes"] = metrics.bytes;
+  more["checkpoint_stall_s"] = metrics.stall_s;
+  more["checkpoint_write_s"] = metrics.write_s;
+  put(line_.substr(0, line_.size() - 1) + ',' + more.dump().substr(1) + '\n');
 }
 
 }  // namespace switchyard

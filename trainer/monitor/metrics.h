@@ -43,6 +43,14 @@ struct StepMetrics {
   std::optional<double> valid_bits_per_byte = {};
 };
 
+// A save that has come to its end.
+struct CheckpointMetrics {
+  std::int64_t step = 0;  // that was saved
+  std::int64_t bytes = 0;
+  double stall_s = 0;  // for how long the step loop stood still
+  double write_s = 0;  // from the snapshot's beginning to the commit
+};
+
 // Without the line's end. Numbers read back to the same doubles; NaN and the infinities, which JSON does not have, are
 // null. The digest is a text of 16 hexadecimal digits, since JSON readers keep 53 bits of a number.
 std::string to_json(const StepMetrics& metrics);
@@ -62,10 +70,18 @@ class MetricsWriter {
 
   // Throws Error(Runtime), naming the file and the cause, where the line could not be written.
   void write(const StepMetrics& metrics);
+  // Adds checkpoint_{step,bytes,stall_s,write_s} to the line that was written last, in place of those of an earlier
+  // call. A line stands before its step's checkpoint does, so that a run resumed from it finds a line for each of its
+  // steps; hence the addition.
+  void amend(const CheckpointMetrics& metrics);
 
  private:
+  void put(const std::string& line);  // in the place of whatever stands behind line_begin_
+
   std::filesystem::path path_;
   std::FILE* file_ = nullptr;
+  long line_begin_ = 0;
+  std::string line_;  // as write() wrote it, without the line's end
 };
 
 }  // namespace switchyard

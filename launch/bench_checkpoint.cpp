@@ -1,0 +1,360 @@
+// switchyard bench checkpoint: a run's whole state to disk and back, beside what dd and cp reach with the same bytes on
+// the same disk in the same minutes; what a save costs the steps it goes on beside; and reshard beside cp.
+#include "launch/bench_checkpoint.h"
+
+#include "comm/group/agree.h"
+#include "comm/group/environment.h"
+#include "launch/cli.h"
+#include "layers/tensor/random.h"
+#include "trainer/checkpoint/saver.h"
+#include "trainer/loop/engine.h"
+#include "trainer/monitor/memory.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <nlohmann/json.hpp>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  ConfigOptions config;
+  std::string folder = "runs";
+  std::int64_t repeats = 3;
+  bool json = false;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Runs a program to its end, with nothing on its outputs; gives its peak memory in bytes.
+std::int64_t run_program(const std::vector<std::string>& command) {
+  std::vector<char*> words;
+  for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
+  words.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  pid_t child = 0;
+  const int refused = ::posix_spawnp(&child, words[0], &actions, nullptr, words.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (refused != 0) fail(ErrorKind::Runtime, "cannot start {}", command[0]);
+  int status = 0;
+  struct rusage used {};
+  if (::wait4(child, &status, 0, &used) < 0 || status != 0) fail(ErrorKind::Runtime, "{} failed", command[0]);
+  return std::int64_t{used.ru_maxrss} * 1024;
+}
+
+// The pages of a file that is on the disk leave memory, so that the next reader has to go there.
+void forget(const fs::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+  ::close(file);
+}
+
+std::vector<fs::path> files_in(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+class Bench {
+ public:
+  Bench(const Arguments& arguments, const Config& config, const Group& world)
+      : config_(config),
+        world_(world),
+        layout_(world, config),
+        engine_(config, layout_, open_device(config.device)),
+        folder_(fs::absolute(arguments.folder) / "bench-checkpoint"),
+        saver_(world, {.folder = folder_ / "checkpoints", .keep = 1, .pin_every = 0, .resumed_from = {}}) {
+    collectively(world, "preparing the bench's folder", [&] {
+      if (world.is_root()) fs::create_directories(folder_);
+    });
+    for (const StateTensor& tensor : engine_.state()) {
+      if (!tensor.write) continue;
+      my_bytes_ += tensor.elements() * isize(sizeof(float));
+    }
+    bytes_ = my_bytes_;
+    world.sum(std::span<std::int64_t>(&bytes_, 1));
+    state_.run_id = "bench";
+    state_.config_toml = "# of no run\n";
+    step({});
+    step({});
+  }
+  ~Bench() {
+    std::error_code error;
+    if (world_.is_root()) fs::remove_all(folder_, error);
+  }
+  Bench(const Bench&) = delete;
+  Bench& operator=(const Bench&) = delete;
+
+  void round() {
+    // In turn, so that a disk that speeds up or slows down does so for all.
+    const double dd = together([&] { write_with_dd(); });
+    together([&] { fs::remove(dd_file()); });
+    const double sync = save_and_wait();
+    const fs::path saved = folder_ / "checkpoints" / fmt::format("step-{:08}", state_.step);
+    const double plain = read_with_dd(saved);
+    const double load = read_back(saved);
+    const double beside = save_beside(sync);
+    figures_["dd_write_s"].push_back(dd);
+    figures_["save_s"].push_back(sync);
+    figures_["write_of_dd"].push_back(dd / sync);
+    figures_["plain_read_s"].push_back(plain);
+    figures_["load_s"].push_back(load);
+    figures_["read_of_plain"].push_back(plain / load);
+    figures_["async_cost_s"].push_back(beside);
+    figures_["async_of_sync"].push_back(std::max(0.0, beside) / sync);
+    reshard();
+  }
+
+  nlohmann::json result() const {
+    nlohmann::json result = {{"ranks", world_.size()},
+                             {"state_bytes", bytes_},
+                             {"file_bytes", file_bytes_},
+                             {"overhead", static_cast<double>(file_bytes_) / static_cast<double>(bytes_) - 1},
+                             {"reshard_peak_bytes", reshard_peak_},
+                             {"largest_expert_bytes", largest_expert_bytes()}};
+    for (const auto& [name, values] : figures_) result[name] = median(values);
+    return result;
+  }
+
+ private:
+  // The time from when all ranks begin to when all are done.
+  double together(const std::function<void()>& work) {
+    world_.barrier();
+    const auto start = Clock::now();
+    collectively(world_, "measuring", work);
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  fs::path dd_file() const { return folder_ / fmt::format("dd-{}", world_.rank().value()); }
+  void write_with_dd() const {
+    run_program({"dd", "if=/dev/zero", "of=" + dd_file().string(), "bs=1M", "iflag=count_bytes",
+                 fmt::format("count={}", my_bytes_), "conv=fsync"});
+  }
+  double read_with_dd(const fs::path& saved) {
+    const std::vector<fs::path> files = files_in(saved);
+    return together([&] {
+      for (const fs::path& file : files) forget(file);
+      for (std::size_t i = usize(world_.rank().value()); i < files.size(); i += usize(world_.size())) {
+        run_program({"dd", "if=" + files[i].string(), "of=/dev/null", "bs=1M"});
+      }
+    });
+  }
+
+  double step(const StepHooks& hooks) {
+    const Random random(1, "bench tokens");
+    const auto read = [&](std::int64_t sample, std::span<std::int32_t> tokens) {
+      const auto first = static_cast<std::uint64_t>(sample) * tokens.size();
+      for (std::size_t i = 0; i < tokens.size(); ++i) {
+        tokens[i] = static_cast<std::int32_t>(random.bits(first + i) % static_cast<std::uint64_t>(config_.model.vocab));
+      }
+    };
+    world_.barrier();
+    const auto start = Clock::now();
+    engine_.step(state_.step, state_.step, state_.step * config_.train.global_batch, read, hooks);
+    ++state_.step;
+    world_.barrier();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  static void require_saved(const std::optional<SaveOutcome>& outcome) {
+    require(outcome && outcome->failure.empty(), "{}", outcome ? outcome->failure : "nothing was saved");
+  }
+
+  double save_and_wait() {
+    world_.barrier();
+    const auto start = Clock::now();
+    saver_.begin(state_, engine_.state(), SaveMode::AndWait);
+    const auto outcome = saver_.finish();
+    require_saved(outcome);
+    file_bytes_ = 0;
+    for (const fs::path& file : files_in(outcome->path)) file_bytes_ += static_cast<std::int64_t>(fs::file_size(file));
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  double read_back(const fs::path& saved) {
+    const std::vector<fs::path> files = files_in(saved);
+    world_.barrier();
+    if (world_.is_root()) {
+      for (const fs::path& file : files) forget(file);
+    }
+    const std::vector<StateTensor> tensors = engine_.state();
+    world_.barrier();
+    const auto start = Clock::now();
+    load_checkpoint(world_, saved, tensors);
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    engine_.touch();
+    return seconds;
+  }
+
+  // What steps with a save beside them take more than as many without one, before and after.
+  double save_beside(double sync_s) {
+    const StepHooks hooks{.accept = {}, .before_update = [&] { saver_.before_update(); }};
+    const double usual = step({});
+    const auto steps = std::max<std::int64_t>(3, static_cast<std::int64_t>(3 * sync_s / usual));
+    double without = 0;
+    double with = 0;
+    const auto measure_without = [&] {
+      for (std::int64_t i = 0; i < steps; ++i) without += step({});
+    };
+    measure_without();
+    world_.barrier();
+    const auto start = Clock::now();
+    saver_.begin(state_, engine_.state(), SaveMode::Beside);
+    std::optional<SaveOutcome> outcome;
+    for (std::int64_t i = 0; i < steps; ++i) {
+      step(hooks);
+      if (!outcome) outcome = saver_.poll();
+    }
+    world_.barrier();
+    with = std::chrono::duration<double>(Clock::now() - start).count();
+    if (!outcome) outcome = saver_.finish();
+    require_saved(outcome);
+    figures_["async_stall_s"].push_back(outcome->stall_s);
+    figures_["async_stall_of_sync"].push_back(outcome->stall_s / sync_s);
+    figures_["async_write_s"].push_back(outcome->write_s);
+    measure_without();
+    return with - without / 2;
+  }
+
+  std::int64_t largest_expert_bytes() const {
+    std::map<std::pair<int, int>, std::int64_t> bytes;
+    for (const auto& parameter : engine_parameters()) {
+      const Owner owner = parameter->owner();
+      if (!owner.replicated()) bytes[{owner.layer, owner.expert}] += 3 * parameter->size() * isize(sizeof(float));
+    }
+    std::int64_t largest = 0;
+    for (const auto& [expert, size] : bytes) largest = std::max(largest, size);
+    return largest;
+  }
+  const std::vector<std::unique_ptr<Parameter>>& engine_parameters() const {
+    return engine_.model().parameters().here();
+  }
+
+  // This program and cp, each in a process of its own; rank 0 alone, since that is how they are used.
+  void reshard() {
+    const fs::path saved = folder_ / "checkpoints" / fmt::format("step-{:08}", newest_step());
+    double cp = 0;
+    double own = 0;
+    cp = together([&] {
+      if (!world_.is_root()) return;
+      run_program({"sh", "-c", fmt::format("cp -r '{0}' '{1}' && sync -f '{1}'", saved.string(), copy_.string())});
+    });
+    own = together([&] {
+      if (!world_.is_root()) return;
+      reshard_peak_ =
+          std::max(reshard_peak_, run_program({fs::read_symlink("/proc/self/exe").string(), "checkpoint", "reshard",
+                                               saved.string(), resharded_.string(), "--per-expert"}));
+    });
+    together([&] {
+      if (!world_.is_root()) return;
+      fs::remove_all(copy_);
+      fs::remove_all(resharded_);
+    });
+    figures_["cp_s"].push_back(cp);
+    figures_["reshard_s"].push_back(own);
+    figures_["reshard_of_cp"].push_back(cp / own);
+  }
+  std::int64_t newest_step() const { return find_newest_checkpoint(folder_ / "checkpoints")->state.step; }
+
+  Config config_;
+  const Group& world_;
+  Layout layout_;
+  mutable Engine engine_;
+  fs::path folder_;
+  fs::path copy_ = folder_ / "copy";
+  fs::path resharded_ = folder_ / "resharded";
+  RunState state_;
+  CheckpointSaver saver_;
+  std::int64_t my_bytes_ = 0;
+  std::int64_t bytes_ = 0;
+  std::int64_t file_bytes_ = 0;
+  std::int64_t reshard_peak_ = 0;
+  std::map<std::string, std::vector<double>> figures_;
+};
+
+struct Row {
+  const char* what;
+  const char* own;     // seconds
+  const char* beside;  // seconds of what it is compared with
+  const char* ratio;
+  const char* wanted;
+};
+constexpr Row rows[] = {
+    {"write, against dd conv=fsync", "save_s", "dd_write_s", "write_of_dd", "0.80 or more"},
+    {"read, against dd of=/dev/null", "load_s", "plain_read_s", "read_of_plain", "0.80 or more"},
+    {"saving beside the steps: what it costs them, against a save that is waited for", "async_cost_s", "save_s",
+     "async_of_sync", "below 0.05"},
+    {"  of that, the step loop standing still", "async_stall_s", "save_s", "async_stall_of_sync", ""},
+    {"reshard --per-expert, against cp -r and sync", "reshard_s", "cp_s", "reshard_of_cp", "0.60 or more"},
+};
+
+int run_bench_checkpoint(const Arguments& arguments) {
+  Config config = load_config(arguments.config, DataFiles::NotNeeded);
+  if (config.model.vocab == 0) config.model.vocab = 4096;  // there is no tokenizer to ask
+  Environment environment;
+  const Group& world = environment.world();
+  nlohmann::json result;
+  {
+    Bench bench(arguments, config, world);
+    for (std::int64_t i = 0; i < arguments.repeats; ++i) bench.round();
+    result = bench.result();
+  }
+  if (!world.is_root()) return 0;
+  const auto bytes = [&](const char* key) { return size_text(result.at(key).get<std::int64_t>()); };
+  fmt::print("{} rank{}, a state of {} in files of {} ({:+.2f} %); medians of {}\n\n", world.size(),
+             world.size() == 1 ? "" : "s", bytes("state_bytes"), bytes("file_bytes"),
+             100 * result.at("overhead").get<double>(), arguments.repeats);
+  fmt::print("{:<80} {:>9} {:>9}   {:>5}   {}\n", "", "own", "other", "ratio", "wanted");
+  for (const Row& row : rows) {
+    fmt::print("{:<80} {:>7.3f} s {:>7.3f} s   {:>5.3f}   {}\n", row.what, result.at(row.own).get<double>(),
+               result.at(row.beside).get<double>(), result.at(row.ratio).get<double>(), row.wanted);
+  }
+  fmt::print("reshard's peak memory {}; an expert with its moments is {}\n", bytes("reshard_peak_bytes"),
+             bytes("largest_expert_bytes"));
+  if (arguments.json) fmt::print("{}\n", result.dump());
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_checkpoint(CLI::App& parent, Run& run) {
+  auto* command = parent.add_subcommand("checkpoint", "Saving, loading and resharding, beside dd and cp");
+  auto arguments = std::make_shared<Arguments>();
+  add_config_options(*command, arguments->config, ConfigFile::Option);
+  command->add_option("--folder", arguments->folder, "Where to write: on the disk that is to be measured")
+      ->capture_default_str();
+  command->add_option("--repeats", arguments->repeats, "Rounds, of which the medians are told")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");
+  command->callback([&run, arguments] { run = [arguments] { return run_bench_checkpoint(*arguments); }; });
+}
+
+}  // namespace switchyard
