@@ -263,7 +263,7 @@ TEST_CASE("every flipped bit is detected, or is in the index, which loading neve
   for (const std::string& name : all_files) {
     std::string bytes = read_file(folder / name);
     int missed = 0;
-    const std::uint64_t flips = name == "index.h5" ? 50 : 300;
+    const std::uint64_t flips = name == "index.h5" ? 100 : 400;
     for (std::uint64_t i = 0; i < flips; ++i) {
       const std::uint64_t bit = random.bits(i) % (bytes.size() * 8);
       char& byte = bytes[bit / 8];

@@ -24,11 +24,22 @@ std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints) {
   return found;
 }
 
-Manifest read_complete(const Candidate& candidate) {
-  Manifest manifest = read_manifest(candidate.path);
-  if (manifest.state.step != candidate.step) {
-    fail(ErrorKind::Data, "{}: its manifest is that of step {}", candidate.path.string(), manifest.state.step);
+namespace {
+
+// A folder with a step's name must be that step's; any other name is the user's to choose.
+Manifest read_own_manifest(const std::filesystem::path& folder) {
+  Manifest manifest = read_manifest(folder);
+  const auto step = step_of_folder_name(folder.filename().string());
+  if (step && manifest.state.step != *step) {
+    fail(ErrorKind::Data, "{}: its {} is that of step {}", folder.string(), manifest_name, manifest.state.step);
   }
+  return manifest;
+}
+
+}  // namespace
+
+Manifest read_complete(const Candidate& candidate) {
+  Manifest manifest = read_own_manifest(candidate.path);
   for (const FileRecord& file : manifest.files) {
     const std::string fault = fault_of_size(candidate.path, file);
     if (!fault.empty()) throw Error(ErrorKind::Data, fault);
@@ -52,7 +63,7 @@ CheckpointInfo info_of(const std::filesystem::path& step_folder, const Manifest&
 }  // namespace checkpoint
 
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& step_folder) {
-  return checkpoint::info_of(step_folder, checkpoint::read_manifest(step_folder));
+  return checkpoint::info_of(step_folder, checkpoint::read_own_manifest(step_folder));
 }
 
 std::optional<CheckpointInfo> find_newest_checkpoint(const std::filesystem::path& checkpoints,
