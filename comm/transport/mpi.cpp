@@ -108,6 +108,50 @@ class MpiTransport final : public Transport {
     }
   }
 
+  void reduce_scatter(const void* in, void* out, std::int64_t per_rank, DType dtype, ReduceOp op) override {
+    const MPI_Datatype type = mpi_type(dtype);
+    const MPI_Op operation = mpi_op(op, dtype);
+    const std::int64_t element = size_of(dtype);
+    const std::int64_t most = std::max<std::int64_t>(largest_ / (element * size_), 1);
+    for (std::int64_t begin = 0; begin < per_rank; begin += most) {
+      const std::int64_t now = std::min(most, per_rank - begin);
+      const void* blocks = in;
+      if (now < per_rank) {
+        window_.resize(usize(now * element * size_));
+        for (int r = 0; r < size_; ++r) {
+          std::memcpy(window_.data() + r * now * element,
+                      static_cast<const std::byte*>(in) + (r * per_rank + begin) * element, usize(now * element));
+        }
+        blocks = window_.data();
+      }
+      check_collective(MPI_Reduce_scatter_block(blocks, static_cast<std::byte*>(out) + begin * element,
+                                                checked_int(now, "reduce_scatter's count"), type, operation, comm()),
+                       "MPI_Reduce_scatter_block");
+    }
+  }
+
+  void all_gather_in_place(void* data, Bytes per_rank) override {
+    std::byte* const blocks = static_cast<std::byte*>(data);
+    const std::int64_t size = per_rank.value();
+    const std::int64_t most = std::max<std::int64_t>(largest_ / size_, 1);
+    if (size <= most) {
+      check_collective(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, blocks,
+                                     checked_int(size, "all_gather_in_place's size"), MPI_BYTE, comm()),
+                       "MPI_Allgather");
+      return;
+    }
+    for (std::int64_t begin = 0; begin < size; begin += most) {
+      const int now = checked_int(std::min(most, size - begin), "all_gather_in_place's size");
+      window_.resize(usize(now) * usize(size_));
+      check_collective(
+          MPI_Allgather(blocks + rank_ * size + begin, now, MPI_BYTE, window_.data(), now, MPI_BYTE, comm()),
+          "MPI_Allgather");
+      for (int r = 0; r < size_; ++r) {
+        std::memcpy(blocks + r * size + begin, window_.data() + std::int64_t{r} * now, usize(now));
+      }
+    }
+  }
+
   void broadcast(void* data, Bytes size, Rank root) override {
     require(root.value() >= 0 && root.value() < size_, "broadcast from rank {} of {}", root.value(), size_);
     for (std::int64_t begin = 0; begin < size.value(); begin += largest_) {
@@ -260,6 +304,7 @@ class MpiTransport final : public Transport {
   std::int64_t largest_;
   int rank_ = 0;
   int size_ = 1;
+  std::vector<std::byte> window_;  // the same part of every rank's block, where the whole is too much for one call
   // What is in flight; kept between calls for their memory.
   std::vector<Message> messages_;
   std::vector<MPI_Request> requests_;

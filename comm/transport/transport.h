@@ -43,7 +43,12 @@ class Transport {
   virtual void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) = 0;
   // In place. F32, F64, I32, I64, U8, U64. Integer sums are exact in any order; float sums are not.
   virtual void all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op) = 0;
+  // in: [size() * per_rank], block r for rank r -> out: [per_rank], this rank's block reduced over all ranks. Types and
+  // exactness are all_reduce's. `in` and `out` do not overlap.
+  virtual void reduce_scatter(const void* in, void* out, std::int64_t per_rank, DType dtype, ReduceOp op) = 0;
   virtual void broadcast(void* data, Bytes size, Rank root) = 0;
+  // In place. data: [size() * per_rank]; each rank gives its own block and gets those of the others.
+  virtual void all_gather_in_place(void* data, Bytes per_rank) = 0;
   // Blocks of any sizes, in rank order. The result holds all of them.
   virtual std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) = 0;
   virtual void barrier() = 0;

@@ -7,12 +7,11 @@
 #include "layers/ops/blocks.h"
 
 #include <cmath>
-#include <vector>
 
 namespace switchyard {
 namespace {
 
-constexpr std::int64_t block_size = 4096;  // law 1: part of the result of sum_of_squares
+constexpr std::int64_t block_size = squares_block;  // what a thread takes at a time
 
 // base^n by squaring, the same bits everywhere (the C library's pow picks its code by the CPU).
 double power(double base, std::int64_t n) {
@@ -64,15 +63,11 @@ void update(const AdamWStep& step, const Gradient* gradient, double scale, std::
 }
 
 template <class Gradient>
-double squares(const Gradient* gradient, double scale, std::int64_t n) {
-  std::vector<double> sums(usize((n + block_size - 1) / block_size));
+void squares(const Gradient* gradient, double scale, std::int64_t n, double* sums) {
   for_gradient_blocks(gradient, scale, n,
                       [&](std::int64_t block, std::int64_t, std::int64_t count, const float* g, double factor) {
-                        sums[usize(block)] = cpu::sum_of_squares(g, count) * (factor * factor);
+                        sums[block] = cpu::sum_of_squares(g, count) * (factor * factor);
                       });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
 }
 
 }  // namespace
@@ -87,11 +82,11 @@ void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, st
   update(step, gradient, scale, n, value, m, v);
 }
 
-double sum_of_squares(const float* gradient, double scale, std::int64_t n) {
-  return squares(gradient, scale, n);
+void squares_by_block(const float* gradient, double scale, std::int64_t n, double* sums) {
+  squares(gradient, scale, n, sums);
 }
-double sum_of_squares(const std::int64_t* gradient, double scale, std::int64_t n) {
-  return squares(gradient, scale, n);
+void squares_by_block(const std::int64_t* gradient, double scale, std::int64_t n, double* sums) {
+  squares(gradient, scale, n, sums);
 }
 
 }  // namespace switchyard

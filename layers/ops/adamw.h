@@ -21,8 +21,11 @@ void adamw(const AdamWStep& step, const float* gradient, double scale, std::int6
 void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, std::int64_t n, float* value, float* m,
            float* v);
 
-// Sum of (gradient[i] * scale)^2 in double, over fixed blocks that do not depend on the number of threads.
-double sum_of_squares(const float* gradient, double scale, std::int64_t n);
-double sum_of_squares(const std::int64_t* gradient, double scale, std::int64_t n);
+// Sums of (gradient[i] * scale)^2 in double, one for each block of `squares_block` elements (the last may have fewer):
+// sums[(n + squares_block - 1) / squares_block]. A piece of a tensor that begins at a block has the sums that the whole
+// tensor has there, and a norm that adds them in their order is the same bits wherever they were computed (law 1).
+inline constexpr std::int64_t squares_block = 4096;
+void squares_by_block(const float* gradient, double scale, std::int64_t n, double* sums);
+void squares_by_block(const std::int64_t* gradient, double scale, std::int64_t n, double* sums);
 
 }  // namespace switchyard

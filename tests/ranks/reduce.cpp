@@ -3,6 +3,7 @@
 #include "comm/group/environment.h"
 #include "comm/group/expert_replicas.h"
 #include "comm/reduce/gradients.h"
+#include "comm/reduce/parts.h"
 #include "tests/support/check.h"
 
 #include <numeric>
@@ -57,6 +58,87 @@ void check_sums(const Group& world, Checks& checks) {
                 "large sums {}", large[0]);
 }
 
+// Sums by parts and what is gathered from parts, against a plain all-reduce. culprit: a rank that takes the element
+// after its part for the last of it (the planted fault). Gives what this rank got wrong.
+template <class T>
+std::int64_t differences_of_parts(const Group& world, std::span<const Range> parts, Bytes bucket, int culprit) {
+  const int me = world.rank().value();
+  std::vector<std::vector<T>> values, sums;
+  std::vector<std::vector<float>> gathered;
+  std::vector<std::span<T>> value_spans, sum_spans;
+  std::vector<std::span<float>> gathered_spans;
+  for (std::size_t a = 0; a < std::size(sizes); ++a) {
+    values.emplace_back();
+    for (std::int64_t i = 0; i < sizes[a]; ++i) values[a].push_back(gradient<T>(me, a, i));
+  }
+  sums = values;
+  for (auto& array : values) value_spans.emplace_back(array);
+  for (auto& array : sums) sum_spans.emplace_back(array);
+  sum_gradients(world, sum_spans);
+  sum_parts(world, value_spans, parts, bucket);
+
+  Range mine = parts[usize(me)];
+  if (me == culprit) ++mine.end;
+  std::int64_t wrong = 0;
+  std::int64_t at = 0;
+  for (std::size_t a = 0; a < std::size(sizes); ++a) {
+    gathered.emplace_back(usize(sizes[a]), -1.0f);
+    for (std::size_t i = 0; i < usize(sizes[a]); ++i, ++at) {
+      if (at < mine.begin || at >= mine.end) continue;
+      wrong += values[a][i] == sums[a][i] ? 0 : 1;
+      gathered[a][i] = static_cast<float>(sums[a][i]);
+    }
+    gathered_spans.emplace_back(gathered[a]);
+  }
+  gather_parts(world, gathered_spans, parts, bucket);
+  for (std::size_t a = 0; a < std::size(sizes); ++a) {
+    for (std::size_t i = 0; i < usize(sizes[a]); ++i) wrong += gathered[a][i] == static_cast<float>(sums[a][i]) ? 0 : 1;
+  }
+  return wrong;
+}
+
+void check_parts(const Group& world, Checks& checks) {
+  const std::int64_t total = std::accumulate(std::begin(sizes), std::end(sizes), std::int64_t{0});
+  std::vector<std::vector<Range>> cuts;
+  for (const std::int64_t block : {1, 8, 100, 10000}) cuts.push_back(cut_at_blocks(sizes, block, world.size()));
+  // Parts that have nothing in common: all for one rank, first or last; larger and larger ones.
+  cuts.emplace_back(usize(world.size()), Range{0, 0});
+  cuts.back().back().end = total;
+  cuts.emplace_back(usize(world.size()), Range{total, total});
+  cuts.back().front().begin = 0;
+  std::vector<Range> growing;
+  for (int r = 0; r < world.size(); ++r) growing.push_back({total * r * r / 64, total * (r + 1) * (r + 1) / 64});
+  growing.back().end = total;
+  cuts.push_back(growing);
+  for (const auto& parts : cuts) {
+    for (const std::int64_t bucket : {8, 100, 1024, 1 << 20}) {
+      checks.expect(differences_of_parts<std::int64_t>(world, parts, Bytes(bucket), -1) == 0, "int64, bucket {}",
+                    bucket);
+      checks.expect(differences_of_parts<float>(world, parts, Bytes(bucket), -1) == 0, "float, bucket {}", bucket);
+    }
+  }
+  // Planted fault: rank 0 takes a window that is one element too long. Its own sum there is not the whole one.
+  if (world.size() > 1) {
+    const std::int64_t wrong = differences_of_parts<std::int64_t>(world, cuts[0], Bytes(100), 0);
+    checks.expect((wrong > 0) == (world.rank().value() == 0), "a wrong window: {} differences", wrong);
+  }
+
+  // Parts that do not fit are refused, on all ranks alike.
+  std::vector<std::int64_t> array(10);
+  const std::vector<std::span<std::int64_t>> one = {array};
+  for (const std::int64_t end : {9, 11}) {
+    std::vector<Range> parts(usize(world.size()), Range{end, end});
+    parts.front().begin = 0;
+    bool refused = false;
+    try {
+      sum_parts(world, one, parts);
+    } catch (const Error&) {
+      refused = true;
+    }
+    checks.expect(refused, "parts that end at element {} of 10 were taken", end);
+  }
+}
+
 // Each expert's owners add 2^rank: the sum is the set of owners.
 void check_replicas(const Group& world, Checks& checks) {
   for (int expert_size = 1; expert_size <= world.size(); ++expert_size) {
@@ -97,6 +179,7 @@ int run() {
   Environment env;
   Checks checks(env.world());
   check_sums(env.world(), checks);
+  check_parts(env.world(), checks);
   check_replicas(env.world(), checks);
   return checks.finish();
 }

@@ -95,6 +95,36 @@ void collectives(Transport& t, Checks& checks) {
                   "all_reduce of element {}: {}, {}, {}, {}", i, sums[i], most[i], bits[i], least[i]);
   }
 
+  for (const std::int64_t per_rank : {0, 1, 2, 333}) {
+    std::vector<std::int64_t> parts(usize(n * per_rank));
+    std::vector<float> largest(usize(n * per_rank));
+    for (int r = 0; r < n; ++r) {
+      for (std::int64_t i = 0; i < per_rank; ++i) {
+        parts[usize(r * per_rank + i)] = stamp(me, r, i);
+        largest[usize(r * per_rank + i)] = static_cast<float>((me + r + i) % 5);
+      }
+    }
+    std::vector<std::int64_t> sum(usize(per_rank), -1);
+    std::vector<float> max(usize(per_rank), -1);
+    t.reduce_scatter(parts.data(), sum.data(), per_rank, DType::I64, ReduceOp::Sum);
+    t.reduce_scatter(largest.data(), max.data(), per_rank, DType::F32, ReduceOp::Max);
+    std::vector<std::int32_t> blocks(usize(n * per_rank), -1);
+    for (std::int64_t i = 0; i < per_rank; ++i) blocks[usize(me * per_rank + i)] = stamp(me, 0, i);
+    t.all_gather_in_place(blocks.data(), Bytes(per_rank * isize(sizeof(std::int32_t))));
+    for (std::int64_t i = 0; i < per_rank; ++i) {
+      std::int64_t wanted_sum = 0;
+      std::int64_t wanted_max = 0;
+      for (int r = 0; r < n; ++r) {
+        wanted_sum += stamp(r, me, i);
+        wanted_max = std::max(wanted_max, (r + me + i) % 5);
+        checks.expect(blocks[usize(r * per_rank + i)] == stamp(r, 0, i), "all_gather_in_place: element {} of rank {}",
+                      i, r);
+      }
+      checks.expect(sum[usize(i)] == wanted_sum && max[usize(i)] == static_cast<float>(wanted_max),
+                    "reduce_scatter of element {}: {}, {}", i, sum[usize(i)], max[usize(i)]);
+    }
+  }
+
   for (int root = 0; root < n; ++root) {
     std::vector<std::int32_t> message(333, -1);
     if (me == root) {
@@ -165,6 +195,8 @@ void refusals(Transport& t, Checks& checks) {
   float number = 0;
   checks.expect(!message_of([&] { t.all_reduce(&number, 1, DType::F32, ReduceOp::BitOr); }).empty(), "bits of a float");
   checks.expect(!message_of([&] { t.all_reduce(&number, 1, DType::BF16, ReduceOp::Sum); }).empty(), "bf16 sums");
+  checks.expect(!message_of([&] { t.reduce_scatter(&number, &value, 1, DType::BF16, ReduceOp::Sum); }).empty(),
+                "bf16 sums, scattered");
   checks.expect(message_of([&] { Environment second; }).find("one Environment") != std::string::npos,
                 "a second Environment");
 }

@@ -20,6 +20,19 @@ std::vector<std::int64_t> exact_of(const std::vector<float>& x) {
   return sum;
 }
 
+template <class Gradient>
+std::vector<double> block_sums(const Gradient* gradient, double scale, std::int64_t n) {
+  std::vector<double> sums(usize((n + squares_block - 1) / squares_block), -1.0);
+  squares_by_block(gradient, scale, n, sums.data());
+  return sums;
+}
+template <class Gradient>
+double sum_of_squares(const Gradient* gradient, double scale, std::int64_t n) {
+  double total = 0;
+  for (const double sum : block_sums(gradient, scale, n)) total += sum;
+  return total;
+}
+
 struct Twin {
   std::vector<double> value, m, v;
   void update(const AdamWStep& s, const std::vector<float>& gradient, double scale) {
@@ -95,6 +108,28 @@ TEST_CASE("sum of squares") {
   const std::vector<float> huge(10, 3e38f), broken = {1, std::nanf(""), 2};
   CHECK(sum_of_squares(huge.data(), 1.0, 10) == Approx(10 * 9e76));
   CHECK(std::isnan(sum_of_squares(broken.data(), 1.0, 3)));
+}
+
+TEST_CASE("a piece that begins at a block has the sums, and the update, that the whole has there") {
+  constexpr std::int64_t n = 5 * squares_block + 77;
+  const std::vector<float> gradient = random_values(n, 8), start = random_values(n, 9);
+  const std::vector<std::int64_t> sum = exact_of(gradient);
+  const AdamWStep step{.lr = 0.1, .weight_decay = 0.1};
+  const std::vector<double> whole = block_sums(sum.data(), 0.3, n);
+  std::vector<float> whole_value = start, whole_m(usize(n)), whole_v(usize(n));
+  adamw(step, sum.data(), 0.3, n, whole_value.data(), whole_m.data(), whole_v.data());
+  const auto same_in_pieces = [&](std::int64_t cut) {
+    std::vector<float> value = start, m(usize(n)), v(usize(n));
+    std::vector<double> sums = block_sums(sum.data(), 0.3, cut);
+    const std::vector<double> rest = block_sums(sum.data() + cut, 0.3, n - cut);
+    sums.insert(sums.end(), rest.begin(), rest.end());
+    adamw(step, sum.data() + cut, 0.3, n - cut, value.data() + cut, m.data() + cut, v.data() + cut);
+    adamw(step, sum.data(), 0.3, cut, value.data(), m.data(), v.data());
+    CHECK((same_bits(value, whole_value) && same_bits(m, whole_m) && same_bits(v, whole_v)));
+    return sums == whole;
+  };
+  for (std::int64_t block = 0; block <= 5; ++block) CHECK(same_in_pieces(block * squares_block));
+  CHECK_FALSE(same_in_pieces(squares_block + 1));  // planted: not at a block
 }
 
 TEST_CASE("one result for every vector width and thread count") {

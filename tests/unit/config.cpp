@@ -369,7 +369,7 @@ TEST_CASE("every key is in the table, is named in the help, and reaches its own 
 
 TEST_CASE("changes between two configs: what stands against going on, what makes another run, what is free") {
   Config was, is;
-  is.parallel = {.expert = 3, .exchange = "flat", .ranks_per_node = 2};
+  is.parallel = {.expert = 3, .exchange = "flat", .ranks_per_node = 2, .zero = 1};
   is.checkpoint.every = 7;
   is.log.every = 9;
   for (const ConfigChange& change : config_changes(was, is)) CHECK(change.kind == ChangeKind::Free);

@@ -59,6 +59,7 @@ struct ParallelConfig {
   std::int64_t expert = 0;          // ranks an expert group spans; 0: as many as there are, up to the number of experts
   std::string exchange = "auto";    // auto, flat
   std::int64_t ranks_per_node = 0;  // 0: detect
+  std::int64_t zero = 0;  // ZeRO stage: 1 splits the optimizer's state over the ranks with the same parameters
 };
 
 struct DataConfig {

@@ -163,6 +163,8 @@ std::vector<ConfigKey> make_keys() {
   parallel.choice("exchange", &P::exchange, {"auto", "flat"}, "how rows travel to experts");
   parallel.integer("ranks_per_node", &P::ranks_per_node, at_least(0, most_ranks),
                    "take so many ranks for a node; 0: detect");
+  parallel.integer("zero", &P::zero, from_to(0, 1),
+                   "ZeRO stage: 1 splits the optimizer's state over ranks; 0: each has all of it");
 
   Keys data(keys, "data", &Config::data);
   data.text("train", &DataConfig::train, "folder that `switchyard prepare` wrote, or a file in it");

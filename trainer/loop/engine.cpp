@@ -4,7 +4,7 @@
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
-#include "comm/reduce/gradients.h"
+#include "trainer/loop/writers.h"
 #include "trainer/optim/schedule.h"
 
 #include <algorithm>
@@ -106,7 +106,8 @@ Engine::Engine(const Config& config, Layout& layout, Device& device)
     : config_(config),
       layout_(layout),
       model_(config, device, layout.exchange()),
-      optimizer_(model_.parameters(), device) {
+      optimizer_(model_.parameters(), make_copy_sets(model_.parameters(), layout.world(), layout.replicas()),
+                 config.parallel.zero, device) {
   const std::int64_t tokens = config.train.micro_batch * config.model.seq_len;
   tokens_.resize(usize(tokens));
   targets_.resize(usize(tokens));
@@ -153,7 +154,7 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   {
     const PhaseTimer timer(Phase::Reduce);
     table.sum_over(world);
-    sum_gradients_over_ranks();
+    optimizer_.sum_gradients();
   }
 
   set_progress(step + 1, "update");
@@ -194,44 +195,12 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
     const double clip =
         train.grad_clip > 0 && report.grad_norm > train.grad_clip ? train.grad_clip / report.grad_norm : 1.0;
     optimizer_.update(train, report.lr, mean * clip, updates + 1);
+    set_progress(step + 1, "gathering weights");
+    const PhaseTimer gathering(Phase::Reduce);
+    optimizer_.gather_values();
   }
   optimizer_.zero_gradients();
   return report;
-}
-
-void Engine::sum_gradients_over_ranks() {
-  // Replicated parameters over all ranks, each class of experts over the ranks that hold it: in the same order
-  // everywhere.
-  std::vector<const GradientSum*> replicated;
-  for (const auto& parameter : model_.parameters().here()) {
-    if (parameter->owner().replicated()) replicated.push_back(&parameter->gradient());
-  }
-  const auto sum = [](const Group& group, const std::vector<const GradientSum*>& gradients) {
-    std::vector<std::span<std::int64_t>> exact;
-    std::vector<std::span<float>> plain;
-    for (const GradientSum* gradient : gradients) {
-      if (gradient->exact != nullptr) {
-        exact.emplace_back(gradient->exact, usize(gradient->size));
-      } else {
-        plain.emplace_back(gradient->plain, usize(gradient->size));
-      }
-    }
-    sum_gradients(group, exact);
-    sum_gradients(group, plain);
-  };
-  sum(layout_.world(), replicated);
-  for (const ReplicaGroup& replica : layout_.replicas()) {
-    if (replica.group == nullptr) continue;
-    std::vector<const GradientSum*> gradients;
-    for (const auto& parameter : model_.parameters().here()) {
-      const Owner owner = parameter->owner();
-      if (!owner.replicated() && owner.expert >= replica.experts.first_expert &&
-          owner.expert < replica.experts.end_expert) {
-        gradients.push_back(&parameter->gradient());
-      }
-    }
-    sum(*replica.group, gradients);
-  }
 }
 
 double Engine::evaluate(const ReadSequence& read, std::int64_t sequences) {
@@ -292,23 +261,62 @@ std::uint64_t Engine::digest() {
   return XXH3_64bits(largest.data(), largest.size() * sizeof(std::uint64_t));
 }
 
+std::vector<Engine::Writers> Engine::writers() {
+  // Replicated tensors are written whole, spread over the ranks by their bytes beside the experts that those write.
+  // Moments that are split are written by those who have them: of experts by all owners alike, of the rest by all ranks.
+  const bool split = config_.parallel.zero == 1;
+  const int groups = layout_.grid().groups();
+  const auto& specs = model_.parameters().specs();
+  std::vector<std::int64_t> sizes;
+  std::vector<std::int64_t> loads(usize(layout_.world().size()), 0);
+  for (const ParameterSpec& spec : specs) {
+    const std::int64_t bytes = spec.shape.size() * size_of(DType::F32);
+    const std::int64_t moment = split ? 0 : bytes;
+    if (spec.owner.replicated()) {
+      sizes.insert(sizes.end(), {bytes, moment, moment});
+      continue;
+    }
+    loads[usize(layout_.writer_of(spec.owner.expert).value())] += bytes + 2 * moment;
+    for (int group = 0; split && group < groups; ++group) {
+      loads[usize(layout_.owner_in(group, spec.owner.expert).value())] += 2 * bytes / groups;
+    }
+  }
+  const std::vector<int> spread = spread_writers(sizes, std::move(loads));
+  auto next = spread.begin();
+  std::vector<Writers> result;
+  for (const ParameterSpec& spec : specs) {
+    Writers& writers = result.emplace_back();
+    for (Rank& writer : writers)
+      writer = spec.owner.replicated() ? Rank(*next++) : layout_.writer_of(spec.owner.expert);
+  }
+  return result;
+}
+
 std::vector<StateTensor> Engine::state() {
+  const ParameterList& parameters = model_.parameters();
+  const std::vector<Writers> ranks = writers();
+  const auto tensor = [&](const Parameter& parameter, StateKind kind, float* data) {
+    return StateTensor{
+        .name = parameter.name(), .kind = kind, .owner = parameter.owner(), .shape = parameter.shape(), .data = data};
+  };
+  const auto writes = [&](const Parameter& parameter, StateKind kind) {
+    return ranks[parameters.spec_index(parameter)][static_cast<std::size_t>(kind)] == layout_.world().rank();
+  };
   std::vector<StateTensor> tensors;
-  const auto& here = model_.parameters().here();
-  for (std::size_t i = 0; i < here.size(); ++i) {
-    const Owner owner = here[i]->owner();
-    const Rank writer = owner.replicated() ? Rank(0) : layout_.writer_of(owner.expert);
-    const auto add = [&](StateKind kind, float* data) {
-      tensors.push_back({.name = here[i]->name(),
-                         .kind = kind,
-                         .owner = owner,
-                         .shape = here[i]->shape(),
-                         .data = data,
-                         .write = writer == layout_.world().rank()});
-    };
-    add(StateKind::Weight, here[i]->value().f32());
-    add(StateKind::Moment1, optimizer_.first_moment(i));
-    add(StateKind::Moment2, optimizer_.second_moment(i));
+  for (const auto& parameter : parameters.here()) {
+    tensors.push_back(tensor(*parameter, StateKind::Weight, parameter->value().f32()));
+    tensors.back().write = writes(*parameter, StateKind::Weight);
+  }
+  for (const Optimizer::State& state : optimizer_.states()) {
+    const Parameter& parameter = *parameters.here()[state.piece.parameter];
+    for (const StateKind kind : {StateKind::Moment1, StateKind::Moment2}) {
+      float* const data = kind == StateKind::Moment1 ? state.first_moment() : state.second_moment();
+      tensors.push_back(tensor(parameter, kind, data));
+      tensors.back().write = state.split || writes(parameter, kind);
+      if (state.piece.count == parameter.size()) continue;  // all of it
+      tensors.back().offset = state.piece.offset;
+      tensors.back().count = state.piece.count;
+    }
   }
   return tensors;
 }

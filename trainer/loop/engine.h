@@ -6,6 +6,7 @@
 #include "trainer/model/model.h"
 #include "trainer/optim/optimizer.h"
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -62,8 +63,10 @@ class Engine {
   // 64-bit digest of all parameters, in name order. Collective; throws where a parameter is not finite, and where its
   // copies differ between ranks: neither may be trained on, or saved.
   std::uint64_t digest();
-  // The state that this rank has, and whether it is the one to write it.
+  // The state that this rank has, and whether it is the one to write it: with parallel.zero = 1 moments are pieces,
+  // each on one rank.
   std::vector<StateTensor> state();
+  Bytes optimizer_size() const { return optimizer_.state_size(); }  // of its moments on this rank
   // Values were loaded: what was derived from them is made anew.
   void touch();
   // Seconds that this rank has spent in the exchange since the last call.
@@ -71,7 +74,8 @@ class Engine {
 
  private:
   void read_micro_batch(std::int64_t first_sample, std::int64_t sequences, const ReadSequence& read);
-  void sum_gradients_over_ranks();
+  using Writers = std::array<Rank, 3>;  // of a parameter's state, by StateKind
+  std::vector<Writers> writers();       // by place among the specs
 
   Config config_;
   Layout& layout_;

@@ -15,9 +15,12 @@ Layout::Layout(const Group& world, const Config& config)
   exchange_ = make_flat_exchange(*expert_group_, std::move(node_of));
 }
 
-Rank Layout::writer_of(std::int64_t expert) const {
-  const int group = static_cast<int>(expert % grid_.groups());
+Rank Layout::owner_in(int group, std::int64_t expert) const {
   return Rank(grid_.first_rank(group).value() + balanced_owner(experts_, grid_.group_size(group), expert));
+}
+
+Rank Layout::writer_of(std::int64_t expert) const {
+  return owner_in(static_cast<int>(expert % grid_.groups()), expert);
 }
 
 }  // namespace switchyard

@@ -23,6 +23,8 @@ class Layout {
   Exchange& exchange() { return *exchange_; }
   const std::vector<ReplicaGroup>& replicas() const { return replicas_; }
 
+  // The rank of an expert group that holds expert e.
+  Rank owner_in(int group, std::int64_t expert) const;
   // Of the ranks that hold a copy of expert e: the one that writes it to a checkpoint. Spread over the expert groups.
   Rank writer_of(std::int64_t expert) const;
 
