@@ -2,6 +2,7 @@
 
 #include "comm/base/log.h"
 #include "comm/group/fault_point.h"
+#include "comm/group/process.h"
 #include "comm/transport/mpi.h"
 
 #include <array>
@@ -21,6 +22,8 @@ namespace {
 std::atomic<bool> alive = false;
 std::atomic<std::int64_t> current_step = -1;
 std::atomic<const char*> current_phase = "";
+std::atomic<std::int64_t> current_layer = -1;
+std::atomic<std::int64_t> changes = 0;
 
 bool mpi_is_up() {
   int begun = 0;
@@ -107,6 +110,7 @@ const std::string& Environment::host() {
 void set_progress(std::int64_t step, const char* phase) {
   current_step.store(step, std::memory_order_relaxed);
   current_phase.store(phase, std::memory_order_relaxed);
+  changes.fetch_add(1, std::memory_order_relaxed);
   pass_fault_point(step, phase);
 }
 std::int64_t progress_step() {
@@ -114,6 +118,17 @@ std::int64_t progress_step() {
 }
 const char* progress_phase() {
   return current_phase.load(std::memory_order_relaxed);
+}
+
+void set_progress_layer(std::int64_t layer) {
+  current_layer.store(layer, std::memory_order_relaxed);
+  changes.fetch_add(1, std::memory_order_relaxed);
+}
+std::int64_t progress_layer() {
+  return current_layer.load(std::memory_order_relaxed);
+}
+std::int64_t progress_changes() {
+  return changes.load(std::memory_order_relaxed);
 }
 
 void end_job(const std::string& cause, int exit_code, bool everywhere) {
@@ -137,11 +152,19 @@ void end_job(const std::string& cause, int exit_code, bool everywhere) {
   }
 
   if (mpi_call_failed) std::this_thread::sleep_for(2s);  // let the rank speak whose failure this one follows from
+  say_that_it_leaves();
   const bool alone = me.size == 1 && progress_step() < 0;
   speak(alone ? fmt::format("switchyard: {}", cause)
               : fmt::format("switchyard: rank {} on {} failed {}: {}", me.rank, Environment::host(), place(), cause));
   if (!up) std::exit(exit_code);
+  if (me.local_size > 1) std::this_thread::sleep_for(std::chrono::milliseconds(farewell_ms));
   leave_within(5s, exit_code);
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  _exit(exit_code);
+}
+
+void end_job_from_thread(int exit_code) {
+  leave_within(std::chrono::seconds(5), exit_code);
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   _exit(exit_code);
 }

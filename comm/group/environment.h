@@ -43,11 +43,20 @@ class Environment {
 void set_progress(std::int64_t step, const char* phase);
 std::int64_t progress_step();  // -1 before the first step
 const char* progress_phase();
+// The layer of the model that the phase is in; -1: none.
+void set_progress_layer(std::int64_t layer);
+std::int64_t progress_layer();
+// How often any of these has been set: a sign of life.
+std::int64_t progress_changes();
 
 // For the one catch in main: writes "rank 2 on HOST failed at step 17 (exchange): CAUSE" to stderr and ends the job on
 // all ranks with `exit_code` (MPI_Abort where MPI is up, exit otherwise). `everywhere`: every rank throws this same
 // error (it came out of collectively()), so only rank 0 speaks and all leave in good order.
 [[noreturn]] void end_job(const std::string& cause, int exit_code, bool everywhere);
+
+// For another thread than main's, once everything has been said: ends the job on all ranks with `exit_code`, and this
+// process within seconds, whatever its main thread and the network do.
+[[noreturn]] void end_job_from_thread(int exit_code);
 
 // Before MPI is up: every rank has found the same fault. Rank 0 writes `message` to stderr; the others wait a moment so
 // that the launcher does not end rank 0 before it has spoken. Then exit(exit_code).

@@ -1,5 +1,7 @@
 #include "comm/transport/mpi.h"
 
+#include "comm/transport/waiting.h"
+
 #include <algorithm>
 #include <cstring>
 #include <exception>
@@ -70,6 +72,7 @@ class MpiTransport final : public Transport {
     check_mpi(MPI_Comm_set_errhandler(comm(), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(comm(), &rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(comm(), &size_), "MPI_Comm_size");
+    find_world_ranks();
   }
 
   Rank rank() const override { return Rank(rank_); }
@@ -92,6 +95,7 @@ class MpiTransport final : public Transport {
 
   void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) override {
     const int count = checked_int(per_rank, "all_to_all's values per rank");
+    const Waiting waiting("MPI_Alltoall", size_, per_rank * size_ * size_of(DType::I64));
     check_collective(MPI_Alltoall(values, count, MPI_INT64_T, result, count, MPI_INT64_T, comm()), "MPI_Alltoall");
   }
 
@@ -100,6 +104,7 @@ class MpiTransport final : public Transport {
     const MPI_Op operation = mpi_op(op, dtype);
     if (size_ == 1) return;
     const std::int64_t most = largest_ / size_of(dtype);
+    const Waiting waiting("MPI_Allreduce", size_, count * size_of(dtype));
     for (std::int64_t begin = 0; begin < count; begin += most) {
       const int now = checked_int(std::min(most, count - begin), "all_reduce's count");
       check_collective(MPI_Allreduce(MPI_IN_PLACE, static_cast<std::byte*>(data) + begin * size_of(dtype), now, type,
@@ -113,6 +118,7 @@ class MpiTransport final : public Transport {
     const MPI_Op operation = mpi_op(op, dtype);
     const std::int64_t element = size_of(dtype);
     const std::int64_t most = std::max<std::int64_t>(largest_ / (element * size_), 1);
+    const Waiting waiting("MPI_Reduce_scatter_block", size_, per_rank * element * size_);
     for (std::int64_t begin = 0; begin < per_rank; begin += most) {
       const std::int64_t now = std::min(most, per_rank - begin);
       const void* blocks = in;
@@ -134,6 +140,7 @@ class MpiTransport final : public Transport {
     std::byte* const blocks = static_cast<std::byte*>(data);
     const std::int64_t size = per_rank.value();
     const std::int64_t most = std::max<std::int64_t>(largest_ / size_, 1);
+    const Waiting waiting("MPI_Allgather", size_, size);
     if (size <= most) {
       check_collective(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, blocks,
                                      checked_int(size, "all_gather_in_place's size"), MPI_BYTE, comm()),
@@ -154,6 +161,7 @@ class MpiTransport final : public Transport {
 
   void broadcast(void* data, Bytes size, Rank root) override {
     require(root.value() >= 0 && root.value() < size_, "broadcast from rank {} of {}", root.value(), size_);
+    const Waiting waiting("MPI_Bcast", size_, size.value());
     for (std::int64_t begin = 0; begin < size.value(); begin += largest_) {
       const int now = checked_int(std::min(largest_, size.value() - begin), "broadcast's size");
       check_collective(MPI_Bcast(static_cast<std::byte*>(data) + begin, now, MPI_BYTE, root.value(), comm()),
@@ -163,8 +171,7 @@ class MpiTransport final : public Transport {
 
   std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> mine) override {
     const std::int64_t my_size = isize(mine.size());
-    std::vector<std::int64_t> sizes(usize(size_));
-    check_collective(MPI_Allgather(&my_size, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm()), "MPI_Allgather");
+    const std::vector<std::int64_t> sizes = gather_sizes(my_size);
 
     std::vector<std::vector<std::byte>> blocks(usize(size_));
     if (std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) > largest_) {
@@ -185,6 +192,7 @@ class MpiTransport final : public Transport {
       total += counts[r];
     }
     std::vector<std::byte> all(usize(total));
+    const Waiting waiting("MPI_Allgatherv", size_, my_size);
     check_collective(MPI_Allgatherv(mine.data(), checked_int(my_size, "all_gather's size"), MPI_BYTE, all.data(),
                                     counts.data(), offsets.data(), MPI_BYTE, comm()),
                      "MPI_Allgatherv");
@@ -194,7 +202,10 @@ class MpiTransport final : public Transport {
     return blocks;
   }
 
-  void barrier() override { check_collective(MPI_Barrier(comm()), "MPI_Barrier"); }
+  void barrier() override {
+    const Waiting waiting("MPI_Barrier", size_, 0);
+    check_collective(MPI_Barrier(comm()), "MPI_Barrier");
+  }
 
   std::unique_ptr<Transport> split(int color, int key) override {
     MPI_Comm part = MPI_COMM_NULL;
@@ -210,13 +221,29 @@ class MpiTransport final : public Transport {
   }
 
  private:
-  struct Message {
-    bool received;
-    int peer;
-    int size;
-  };
-
   MPI_Comm comm() const { return communicator_.get(); }
+
+  // The users' names of the ranks: those of the world, whatever the group.
+  void find_world_ranks() {
+    world_rank_of_.resize(usize(size_));
+    std::vector<int> ours(usize(size_));
+    std::iota(ours.begin(), ours.end(), 0);
+    MPI_Group group = MPI_GROUP_NULL;
+    MPI_Group world = MPI_GROUP_NULL;
+    check_mpi(MPI_Comm_group(comm(), &group), "MPI_Comm_group");
+    check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &world), "MPI_Comm_group");
+    check_mpi(MPI_Group_translate_ranks(group, size_, ours.data(), world, world_rank_of_.data()),
+              "MPI_Group_translate_ranks");
+    MPI_Group_free(&group);
+    MPI_Group_free(&world);
+  }
+
+  std::vector<std::int64_t> gather_sizes(std::int64_t mine) const {
+    std::vector<std::int64_t> sizes(usize(size_));
+    const Waiting waiting("MPI_Allgather", size_, size_of(DType::I64));
+    check_collective(MPI_Allgather(&mine, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm()), "MPI_Allgather");
+    return sizes;
+  }
 
   void check_collective(int code, const char* call) const {
     if (code != MPI_SUCCESS) [[unlikely]]
@@ -235,7 +262,7 @@ class MpiTransport final : public Transport {
       MPI_Request request = MPI_REQUEST_NULL;
       const int code = MPI_Irecv(static_cast<std::byte*>(part.data) + begin, now, MPI_BYTE, part.from.value(),
                                  message_tag, comm(), &request);
-      started(code, request, {true, part.from.value(), now});
+      started(code, request, in_flight(true, part.from, now));
     }
   }
 
@@ -245,18 +272,23 @@ class MpiTransport final : public Transport {
       MPI_Request request = MPI_REQUEST_NULL;
       const int code = MPI_Isend(static_cast<const std::byte*>(part.data) + begin, now, MPI_BYTE, part.to.value(),
                                  message_tag, comm(), &request);
-      started(code, request, {false, part.to.value(), now});
+      started(code, request, in_flight(false, part.to, now));
     }
   }
 
-  void started(int code, MPI_Request request, Message message) {
+  MessageInFlight in_flight(bool received, Rank peer, int size) const {
+    return {
+        .received = received, .peer = peer.value(), .world_peer = world_rank_of_[usize(peer.value())], .size = size};
+  }
+
+  void started(int code, MPI_Request request, const MessageInFlight& message) {
     if (code != MPI_SUCCESS) [[unlikely]]
       message_failed(code, message);
     requests_.push_back(request);
     messages_.push_back(message);
   }
 
-  [[noreturn]] void message_failed(int code, const Message& message) const {
+  [[noreturn]] void message_failed(int code, const MessageInFlight& message) const {
     mpi_failed(code, "rank {} could not {} rank {} a message of {} bytes", rank_,
                message.received ? "receive from" : "send to", message.peer, message.size);
   }
@@ -280,35 +312,47 @@ class MpiTransport final : public Transport {
     require(place == receives.end(), "rank {} expects a message from itself that it does not send", rank_);
   }
 
+  // Some at a time, so that a rank which waits for ever can say for what.
   void wait_for_all() {
-    statuses_.resize(requests_.size());
+    if (requests_.empty()) return;
     const int count = checked_int(isize(requests_.size()), "messages in one exchange");
-    const int code = MPI_Waitall(count, requests_.data(), statuses_.data());
-    if (code == MPI_ERR_IN_STATUS) [[unlikely]] {
-      for (std::size_t i = 0; i < statuses_.size(); ++i) {
-        const int fault = statuses_[i].MPI_ERROR;
-        if (fault != MPI_SUCCESS && fault != MPI_ERR_PENDING) message_failed(fault, messages_[i]);
+    statuses_.resize(requests_.size());
+    ended_.resize(requests_.size());
+    Waiting waiting("exchange", size_, messages_);
+    for (int open = count; open > 0;) {
+      int now = 0;
+      const int code = MPI_Waitsome(count, requests_.data(), &now, ended_.data(), statuses_.data());
+      if (code != MPI_ERR_IN_STATUS) check_collective(code, "MPI_Waitsome");
+      const std::span<const int> ended = std::span(ended_).first(usize(now));
+      for (std::size_t i = 0; i < ended.size(); ++i) {
+        const MessageInFlight& message = messages_[usize(ended[i])];
+        if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS) [[unlikely]]
+          message_failed(statuses_[i].MPI_ERROR, message);
+        if (message.received) check_arrived(statuses_[i], message);
       }
+      waiting.done(ended);
+      open -= now;
     }
-    check_collective(code, "MPI_Waitall");
-    for (std::size_t i = 0; i < statuses_.size(); ++i) {
-      if (!messages_[i].received) continue;
-      int arrived = 0;
-      check_mpi(MPI_Get_count(&statuses_[i], MPI_BYTE, &arrived), "MPI_Get_count");
-      require(arrived == messages_[i].size, "rank {} expected a message of {} bytes from rank {} and got one of {}",
-              rank_, messages_[i].size, messages_[i].peer, arrived);
-    }
+  }
+
+  void check_arrived(const MPI_Status& status, const MessageInFlight& message) const {
+    int arrived = 0;
+    check_mpi(MPI_Get_count(&status, MPI_BYTE, &arrived), "MPI_Get_count");
+    require(arrived == message.size, "rank {} expected a message of {} bytes from rank {} and got one of {}", rank_,
+            message.size, message.peer, arrived);
   }
 
   Communicator communicator_;
   std::int64_t largest_;
   int rank_ = 0;
   int size_ = 1;
+  std::vector<int> world_rank_of_;  // [size_]
   std::vector<std::byte> window_;  // the same part of every rank's block, where the whole is too much for one call
   // What is in flight; kept between calls for their memory.
-  std::vector<Message> messages_;
+  std::vector<MessageInFlight> messages_;
   std::vector<MPI_Request> requests_;
   std::vector<MPI_Status> statuses_;
+  std::vector<int> ended_;  // those of them that have just been sent or received
 };
 
 }  // namespace

@@ -110,6 +110,27 @@ class Runs:
         sys.exit(1 if self.failures else 0)
 
 
+def processes_of(folder):
+    """The processes, by number, that have this run's folder among their words and have not ended."""
+    alive = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has just ended
+        if str(folder).encode() in words:
+            alive.append(int(process.name))
+    return alive
+
+
+def stopped(number):
+    """Is the process stopped, as SIGSTOP leaves it?"""
+    try:
+        return pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def fault_points():
     done = subprocess.run([SWITCHYARD, "--version"], capture_output=True, text=True)
     return "fault points" in done.stdout

@@ -105,7 +105,7 @@ TEST_CASE("a skipped update is always told") {
     Progress progress(file, {.steps = 100, .every = 50});
     progress.step(step(1));
     ProgressStep bad = step(7);
-    bad.skipped = true;
+    bad.skip = "not finite";
     bad.loss = std::numeric_limits<double>::quiet_NaN();
     progress.step(bad);
   });

@@ -53,6 +53,9 @@ struct TrainConfig {
   Numerics numerics = Numerics::Reproducible;
   std::int64_t eval_every = 0;      // 0: only at the end, where there is a validation split
   std::int64_t eval_sequences = 0;  // 0: all of the validation split
+  double spike_zscore = 0;          // 0: no guard against loss spikes
+  std::int64_t spike_window = 64;   // accepted losses that a new one is compared with
+  std::int64_t max_bad_steps = 10;  // in a row, not finite or spikes, before the run stops
 };
 
 struct ParallelConfig {
@@ -80,6 +83,12 @@ struct LogConfig {
   std::int64_t digest_every = 1;  // 0: only at the end
 };
 
+struct WatchdogConfig {
+  double factor = 20;         // a step may take so many times the usual; 0: as long as it likes
+  double least_s = 60;        // but this long in any case
+  double allowance_s = 1800;  // without a sign of life: first step, evaluations, saving
+};
+
 struct Config {
   ModelConfig model;
   MoeConfig moe;
@@ -88,6 +97,7 @@ struct Config {
   DataConfig data;
   CheckpointConfig checkpoint;
   LogConfig log;
+  WatchdogConfig watchdog;
   std::string device = "cpu";
 };
 

@@ -155,6 +155,11 @@ std::vector<ConfigKey> make_keys() {
   train.integer("eval_every", &T::eval_every, at_least(0, most_count), "steps between evaluations; 0: only at the end");
   train.integer("eval_sequences", &T::eval_sequences, at_least(0, most_count),
                 "sequences of an evaluation; 0: the whole split");
+  train.real("spike_zscore", &T::spike_zscore, at_least(0),
+             "leave out updates whose loss is so many deviations above the last ones; 0: none");
+  train.integer("spike_window", &T::spike_window, at_least(2, 1 << 20), "losses that a new one is compared with");
+  train.integer("max_bad_steps", &T::max_bad_steps, at_least(1, most_count),
+                "updates left out in a row (not finite, or spikes) after which the run stops");
 
   Keys parallel(keys, "parallel", &Config::parallel);
   using P = ParallelConfig;
@@ -186,6 +191,15 @@ std::vector<ConfigKey> make_keys() {
   log.integer("every", &LogConfig::every, at_least(1, most_count), "steps between lines of the log");
   log.integer("digest_every", &LogConfig::digest_every, at_least(0, most_count),
               "steps between digests; 0: only at the end");
+
+  Keys watchdog(keys, "watchdog", &Config::watchdog);
+  using W = WatchdogConfig;
+  watchdog.real("factor", &W::factor, at_least(0),
+                "a step that takes so many times the usual ends the job, after each rank has said where it stands; "
+                "0: never");
+  watchdog.real("least_s", &W::least_s, above(0), "seconds that a step may take in any case");
+  watchdog.real("allowance_s", &W::allowance_s, above(0),
+                "seconds without a sign of life, for the first step, evaluations and saving");
   return keys;
 }
 

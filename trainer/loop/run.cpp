@@ -7,6 +7,9 @@
 #include "comm/group/environment.h"
 #include "comm/group/news.h"
 #include "comm/group/pace.h"
+#include "comm/group/slow_rank.h"
+#include "comm/group/watchdog.h"
+#include "comm/transport/waiting.h"
 #include "data/loader/durable.h"
 #include "data/loader/loader.h"
 #include "data/loader/token_shard.h"
@@ -18,6 +21,7 @@
 #include "trainer/loop/memory_plan.h"
 #include "trainer/loop/restore.h"
 #include "trainer/loop/saving.h"
+#include "trainer/loop/spike_guard.h"
 #include "trainer/model/catalogue.h"
 #include "trainer/monitor/banner.h"
 #include "trainer/monitor/memory.h"
@@ -158,7 +162,12 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   return banner;
 }
 
-StepMetrics metrics_of(const StepReport& report, const RunState& state, double seconds, double exchange_seconds) {
+// Why an update is left out, as the metrics and the log have it.
+constexpr const char* not_finite = "not finite";
+constexpr const char* loss_spike = "loss spike";
+
+StepMetrics metrics_of(const StepReport& report, const RunState& state, const std::string& skip, double seconds,
+                       double exchange_seconds) {
   StepMetrics metrics;
   metrics.step = state.step;
   metrics.tokens = state.tokens;
@@ -167,11 +176,12 @@ StepMetrics metrics_of(const StepReport& report, const RunState& state, double s
   metrics.z_loss = report.z_loss;
   metrics.lr = report.lr;
   // Partials that were not finite have been left out of the sums, so that the norm of the rest says nothing.
-  metrics.grad_norm = report.applied ? report.grad_norm : std::numeric_limits<double>::quiet_NaN();
+  metrics.grad_norm = skip == not_finite ? std::numeric_limits<double>::quiet_NaN() : report.grad_norm;
   metrics.tokens_per_s = static_cast<double>(report.tokens) / seconds;
   metrics.step_time_s = seconds;
   metrics.exchange_s = exchange_seconds;
   metrics.skipped = state.skipped;
+  metrics.skip = skip;
   for (const LayerLoad& layer : report.layers) {
     metrics.slots_kept += layer.kept;
     metrics.slots_dropped += layer.dropped;
@@ -188,7 +198,7 @@ StepMetrics metrics_of(const StepReport& report, const RunState& state, double s
   return metrics;
 }
 
-ProgressStep progress_of(const StepMetrics& metrics, bool applied) {
+ProgressStep progress_of(const StepMetrics& metrics) {
   ProgressStep progress;
   progress.step = metrics.step;
   progress.loss = metrics.loss;
@@ -200,11 +210,9 @@ ProgressStep progress_of(const StepMetrics& metrics, bool applied) {
   }
   progress.drop_rate = metrics.drop_rate;
   progress.step_time_s = metrics.step_time_s;
-  progress.skipped = !applied;
+  progress.skip = metrics.skip;
   return progress;
 }
-
-constexpr std::int64_t most_skips_in_a_row = 10;
 
 // Is `step` one at which something happens that is due every so many steps, and at the end?
 bool is_due(std::int64_t every, std::int64_t step, std::int64_t last) {
@@ -213,14 +221,16 @@ bool is_due(std::int64_t every, std::int64_t step, std::int64_t last) {
 
 class Run {
  public:
-  Run(const Group& world, const Config& config, const RunOptions& options, const RunData& data, Layout& layout)
+  Run(const Group& world, const Config& config, const RunOptions& options, const RunData& data, Layout& layout,
+      Watchdog& watchdog)
       : world_(world),
+        watchdog_(watchdog),
         config_(config),
         options_(options),
         data_(data),
         engine_(config, layout, open_device(config.device)),
         loader_(data.train, config.model.seq_len, config.train.seed),
-        hosts_(world.gather(Environment::host())),
+        guard_(config.train.spike_zscore, config.train.spike_window),
         stopping_(world.is_root() ? options.out : fs::path(), world.is_root() ? options.time_limit : std::nullopt) {
     state_.seed = config.train.seed;
     state_.numerics = config.train.numerics;
@@ -264,13 +274,14 @@ class Run {
     std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));
     // Asked while it was being made ready, a run that has a checkpoint of where it stands leaves at once; another one
     // does its first step, so that there is something to go on from.
-    if (is_asked_to_stop({}) && is_saved) last = state_.step;
+    if (share_last_step({}) && is_saved) last = state_.step;
     while (state_.step < last) {
       StepMetrics metrics;
-      const bool applied = one_step(metrics);
+      RankNews mine;
+      one_step(metrics, mine);
       const std::int64_t step = state_.step;
-      pace_.add(metrics.step_time_s);
-      if (is_asked_to_stop({.step_s = metrics.step_time_s})) last = step;
+      if (share_last_step(mine)) last = step;
+      watchdog_.begin_long_task();
       if (is_due(config_.log.digest_every, step, last) || is_due(config_.checkpoint.every, step, last)) {
         state_.digest = engine_.digest();
         metrics.digest = state_.digest;
@@ -286,7 +297,7 @@ class Run {
         if (metrics_file) metrics_file->write(metrics);
       });
       if (progress_) {
-        progress_->step(progress_of(metrics, applied));
+        progress_->step(progress_of(metrics));
         if (metrics.valid_loss) progress_->note(evaluation_text(metrics));
       }
       saving_->boundary(state_, engine_, is_due(config_.checkpoint.every, step, last), step == last, metrics_or_none,
@@ -307,17 +318,24 @@ class Run {
   const RunState& state() const { return state_; }
 
  private:
-  // Between two steps: the ranks tell each other how the last one went and whether anyone is asked to stop. Collective,
-  // and alike on all ranks.
-  bool is_asked_to_stop(RankNews mine) {
+  // Between two steps: the ranks tell each other how the last one went and whether anyone is asked to stop, which is
+  // the answer. Collective, and alike on all ranks.
+  bool share_last_step(RankNews mine) {
     mine.stop = stopping_.asked(pace_.longest(), expected_save_s());
+    mine.gap_s = watchdog_.take_gap();
     const News news = share_news(world_, mine);
+    if (progress_ && state_.step > 0) {
+      const std::string slow = slow_step_text(state_.step, news, pace_.known() ? pace_.usual() : 0, watchdog_.hosts());
+      if (!slow.empty()) progress_->note(slow);
+    }
+    if (news.step.seconds > 0) pace_.add(news.step.seconds);
     if (news.stop == StopReason::None) return false;
     if (why_stopped_.empty()) {
       const int rank = news.stop_rank.value();
-      why_stopped_ = stopping_.because(news.stop, rank, hosts_[usize(rank)]);
-      if (progress_)
+      why_stopped_ = stopping_.because(news.stop, rank, watchdog_.hosts()[usize(rank)]);
+      if (progress_) {
         progress_->note(fmt::format("stopping at step {}: {}", std::max<std::int64_t>(state_.step, 1), why_stopped_));
+      }
     }
     return true;
   }
@@ -328,35 +346,71 @@ class Run {
     return 1 + static_cast<double>(count_parameters(config_).total) * 3 * sizeof(float) / 100e6;
   }
 
-  bool one_step(StepMetrics& metrics) {
+  void one_step(StepMetrics& metrics, RankNews& mine) {
+    watchdog_.begin_step(pace_.known() ? pace_.usual() : 0);
     const auto start = Clock::now();
-    const StepReport report =
-        engine_.step(state_.step, state_.updates, state_.next_sample,
-                     [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); },
-                     {.accept = {}, .before_update = [this] { saving_->before_update(); }});
+    const double waited_before = waited_seconds();
+    std::string skip;
+    StepHooks hooks;
+    hooks.accept = [&](const StepReport& report) {
+      if (!guard_.is_spike(report.loss, state_.spike_losses)) return true;
+      skip = loss_spike;
+      return false;
+    };
+    hooks.before_update = [this] { saving_->before_update(); };
+    const StepReport report = engine_.step(
+        state_.step, state_.updates, state_.next_sample,
+        [this](std::int64_t sample, std::span<std::int32_t> tokens) { loader_.read(sample, tokens); }, hooks);
     ++state_.step;
     if (report.applied) {
       ++state_.updates;
-      skipped_in_a_row_ = 0;
+      guard_.remember(report.loss, state_.spike_losses);
+      bad_in_a_row_ = {};
     } else {
+      if (skip.empty()) skip = not_finite;
       ++state_.skipped;
-      if (++skipped_in_a_row_ == most_skips_in_a_row) {
-        throw CollectiveError(
-            ErrorKind::Runtime,
-            fmt::format("the gradients of {} steps in a row, up to step {}, were not finite: the run has "
-                        "diverged. Nothing of these steps has been saved; a lower train.lr or a longer "
-                        "train.warmup_steps may help",
-                        most_skips_in_a_row, state_.step));
-      }
-      if (world_.is_root()) {
+      leave_out(skip, report.loss);
+    }
+    state_.next_sample += config_.train.global_batch;
+    state_.tokens += report.tokens;
+    mine.step_s = seconds_since(start);
+    mine.busy_s = mine.step_s - (waited_seconds() - waited_before);
+    metrics = metrics_of(report, state_, skip, mine.step_s, engine_.take_exchange_seconds());
+  }
+
+  // Counts and tells an update that was left out; ends the run where there have been too many.
+  void leave_out(const std::string& why, double loss) {
+    ++(why == loss_spike ? bad_in_a_row_.spikes : bad_in_a_row_.not_finite);
+    if (world_.is_root()) {
+      if (why == loss_spike) {
+        log_warning(
+            "step {}: the loss is {:.4f}, {:.1f} deviations above the last {}; the update is left out on all ranks",
+            state_.step, loss, *guard_.score(loss, state_.spike_losses), state_.spike_losses.size());
+      } else {
         log_warning("step {}: a NaN, an infinity or an overflow in the gradients; the update is left out on all ranks",
                     state_.step);
       }
     }
-    state_.next_sample += config_.train.global_batch;
-    state_.tokens += report.tokens;
-    metrics = metrics_of(report, state_, seconds_since(start), engine_.take_exchange_seconds());
-    return report.applied;
+    const std::int64_t bad = bad_in_a_row_.not_finite + bad_in_a_row_.spikes;
+    if (bad < config_.train.max_bad_steps) return;
+    throw CollectiveError(
+        ErrorKind::Runtime,
+        fmt::format(
+            "the updates of {} steps in a row, up to step {}, had to be left out ({} not finite, {} loss spikes): "
+            "the run has diverged. Nothing of these steps has been saved; the last good checkpoint is {}. A lower "
+            "train.lr or a longer train.warmup_steps may help",
+            bad, state_.step, bad_in_a_row_.not_finite, bad_in_a_row_.spikes, last_good_checkpoint()));
+  }
+
+  // Its path, or that there is none. Collective.
+  std::string last_good_checkpoint() const {
+    std::string path;
+    if (world_.is_root()) {
+      const auto newest = find_newest_checkpoint(options_.out / "checkpoints");
+      path = newest ? newest->path.string() : options_.resume == Resume::Path ? options_.resume_path.string() : "";
+    }
+    path = world_.broadcast(path, Rank(0));
+    return path.empty() ? "none: the run has not saved yet" : path;
   }
 
   std::string evaluation_text(const StepMetrics& metrics) const {
@@ -366,19 +420,22 @@ class Run {
   }
 
   const Group& world_;
+  Watchdog& watchdog_;
   const Config& config_;
   const RunOptions& options_;
   const RunData& data_;
   Engine engine_;
   Loader loader_;
-  std::vector<std::string> hosts_;  // by rank
+  SpikeGuard guard_;
   Stopping stopping_;
   std::string why_stopped_;
   std::optional<Progress> progress_;  // rank 0's
   Pace pace_;
   RunState state_;
+  struct {
+    std::int64_t not_finite = 0, spikes = 0;
+  } bad_in_a_row_;
   fs::path resumed_from_;
-  std::int64_t skipped_in_a_row_ = 0;
   std::optional<Saving> saving_;  // last: a save under way reads what stands above
 };
 
@@ -416,6 +473,9 @@ void restore_newest(const Group& world, Run& run, CheckpointInfo checkpoint, con
 }  // namespace
 
 RunOutcome run_training(const Group& world, Config config, const RunOptions& options) {
+  Watchdog watchdog(world, {.factor = config.watchdog.factor,
+                            .least_s = config.watchdog.least_s,
+                            .allowance_s = config.watchdog.allowance_s});
   std::optional<FolderLock> lock;
   collectively(world, "taking the run's folder", [&] {
     if (world.is_root() && !options.dry_run) lock.emplace(options.out);
@@ -437,7 +497,7 @@ RunOutcome run_training(const Group& world, Config config, const RunOptions& opt
     log_info("{} has all {} steps already: nothing is left to do", checkpoint->path.string(), config.train.steps);
     return RunOutcome::Done;
   }
-  Run run(world, config, options, data, layout);
+  Run run(world, config, options, data, layout, watchdog);
   if (checkpoint) restore_newest(world, run, *checkpoint, config, options);
   return run.train();
 }

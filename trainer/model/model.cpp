@@ -118,12 +118,14 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   set_progress(progress_step(), "forward");
   Tensor stream = embed(batch);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    set_progress_layer(isize(l));
     Tensor next = allocate(activations_, stream.shape());
     std::optional<MoeReport> moe = blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_,
                                                       activations_, scratch_, saved[l], next);
     if (moe) report.moe.push_back(std::move(*moe));
     stream = next;
   }
+  set_progress_layer(-1);
   NormLayer::Saved saved_norm;
   Tensor hidden = allocate(activations_, stream.shape());
   final_norm_.forward(stream, activations_, saved_norm, hidden);
@@ -138,8 +140,10 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   Tensor dstream = allocate(activations_, stream.shape());
   final_norm_.backward(dhidden, saved_norm, dstream, /*add_to_dx=*/false);
   for (std::size_t l = blocks_.size(); l-- > 0;) {
+    set_progress_layer(isize(l));
     blocks_[l].backward(batch.sequences, rope_table_, scratch_, saved[l], dstream);
   }
+  set_progress_layer(-1);
   embedding_backward(dstream, copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").gradient());
 
   for (std::int64_t t = 0; t < tokens; ++t) report.loss += static_cast<double>(losses.f32()[t]);
@@ -182,12 +186,14 @@ Tensor Model::embed(const MicroBatch& batch) {
 Tensor Model::infer(const MicroBatch& batch, double capacity_factor) {
   Tensor stream = embed(batch);
   Tensor next = allocate(activations_, stream.shape());
-  for (Block& block : blocks_) {
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    set_progress_layer(isize(l));
     const ArenaScope layer(activations_);
     Block::Saved saved;
-    block.forward(stream, batch.sequences, capacity_factor, rope_table_, activations_, scratch_, saved, next);
+    blocks_[l].forward(stream, batch.sequences, capacity_factor, rope_table_, activations_, scratch_, saved, next);
     std::swap(stream, next);
   }
+  set_progress_layer(-1);
   NormLayer::Saved saved;
   final_norm_.forward(stream, activations_, saved, next);
   return next;

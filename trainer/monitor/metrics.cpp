@@ -69,6 +69,7 @@ std::string to_json(const StepMetrics& m) {
   line["slots_dropped"] = m.slots_dropped;
   line["drop_rate"] = m.drop_rate;
   line["skipped"] = m.skipped;
+  if (!m.skip.empty()) line["skip"] = m.skip;
   if (m.digest) line["digest"] = digest_text(*m.digest);
   for (const LayerMetrics& layer : m.layers) {
     const std::string prefix = fmt::format("moe.{}.", layer.layer);

@@ -36,7 +36,8 @@ struct StepMetrics {
   std::int64_t slots_dropped = 0;  // slots = kept + dropped (law 4)
   std::int64_t slots_kept = 0;
   double drop_rate = 0;
-  std::int64_t skipped = 0;  // steps so far whose update was left out because something was not finite
+  std::int64_t skipped = 0;  // steps so far whose update was left out
+  std::string skip = {};     // why this step's was, "not finite" or "loss spike"; empty: it was not
   std::optional<std::uint64_t> digest = {};
   std::vector<LayerMetrics> layers = {};
   std::optional<double> valid_loss = {};

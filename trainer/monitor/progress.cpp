@@ -38,12 +38,13 @@ const char* load_colour(double max_over_mean) {
 }
 
 std::string loss_text(const ProgressStep& step) {
-  return fmt::format("loss {:.4f}{}", step.loss, step.skipped ? " (not finite: update skipped)" : "");
+  return fmt::format("loss {:.4f}{}", step.loss,
+                     step.skip.empty() ? std::string() : fmt::format(" ({}: update skipped)", step.skip));
 }
 
 // The most important first; the bar drops those that do not fit.
 std::vector<Figure> figures_of(const ProgressStep& step, double seconds_left, bool blocks) {
-  std::vector<Figure> figures{{loss_text(step), step.skipped ? "\033[31m" : "\033[1m"},
+  std::vector<Figure> figures{{loss_text(step), step.skip.empty() ? "\033[1m" : "\033[31m"},
                               {count_text(step.tokens_per_s) + " tokens/s"},
                               {duration_text(seconds_left) + " left"}};
   if (step.load_max_over_mean > 0) {
@@ -147,7 +148,7 @@ void Progress::step(const ProgressStep& step) {
     if (!last && !drawn_.empty() && now - last_draw_ < redraw_after) return;
     last_draw_ = now;
     draw(progress_bar(step, options_.steps, left, columns(), options_.colour));
-  } else if (last || step.skipped || step.step == options_.first_step + 1 || step.step % options_.every == 0) {
+  } else if (last || !step.skip.empty() || step.step == options_.first_step + 1 || step.step % options_.every == 0) {
     std::fputs((progress_line(step, options_.steps, left) + "\n").c_str(), stream_);
     std::fflush(stream_);
   }

@@ -18,7 +18,7 @@ struct ProgressStep {
   double load_max_over_mean = 0;  // of the most uneven layer; 0: no mixture
   double drop_rate = 0;
   double step_time_s = 0;
-  bool skipped = false;  // the update was left out: something was not finite
+  std::string skip = {};  // why the update was left out, "not finite"; empty: it was not
 };
 
 // "3:07", "1:02:03", "4d 02:03"; "--:--" where there is nothing to go by.

@@ -1,0 +1,58 @@
+#include "comm/group/process.h"
+
+#include <fstream>
+#include <sstream>
+#include <string_view>
+
+#include <unistd.h>
+
+namespace switchyard {
+namespace {
+
+// The name of a process that has said why it ends, as ps shows it.
+constexpr std::string_view leaving_name = "leaving";
+
+struct Stat {
+  std::string name;
+  char state = '?';
+  std::int64_t started = 0;
+};
+
+// /proc/N/stat: "N (name) S ...", where the name may hold anything, and the 22nd field is the start.
+std::optional<Stat> read_stat(int number) {
+  std::ifstream file("/proc/" + std::to_string(number) + "/stat");
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  const std::size_t open = line.find('(');
+  const std::size_t close = line.rfind(')');
+  if (open == std::string::npos || close == std::string::npos) return std::nullopt;
+  Stat stat;
+  stat.name = line.substr(open + 1, close - open - 1);
+  std::istringstream fields(line.substr(close + 1));
+  fields >> stat.state;
+  constexpr int before_start = 18;  // fields between the state and the start
+  std::int64_t skipped = 0;
+  for (int i = 0; i < before_start; ++i) fields >> skipped;
+  if (!(fields >> stat.started)) return std::nullopt;
+  return stat;
+}
+
+}  // namespace
+
+ProcessId this_process() {
+  const int number = getpid();
+  const std::optional<Stat> stat = read_stat(number);
+  return {.number = number, .started = stat ? stat->started : 0};
+}
+
+std::optional<ProcessState> state_of(const ProcessId& process) {
+  const std::optional<Stat> stat = read_stat(process.number);
+  if (!stat || stat->started != process.started || stat->state == 'Z' || stat->state == 'X') return std::nullopt;
+  return ProcessState{.letter = stat->state, .leaving = stat->name == leaving_name};
+}
+
+void say_that_it_leaves() {
+  std::ofstream("/proc/self/comm") << leaving_name;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,30 @@
+// Processes of this host, as /proc shows them: what a rank can tell of its neighbours without their help.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace switchyard {
+
+// A process, so that another one which gets its number later is not taken for it.
+struct ProcessId {
+  int number = 0;
+  std::int64_t started = 0;  // clock ticks since the host came up
+  bool operator==(const ProcessId&) const = default;
+};
+ProcessId this_process();
+
+struct ProcessState {
+  char letter = '?';     // R runs, S sleeps, D waits for a disk, T stopped, t traced
+  bool leaving = false;  // it has said why it ends
+};
+// Nothing where the process has ended.
+std::optional<ProcessState> state_of(const ProcessId& process);
+
+// This process has told its user why it ends; its neighbours, who look several times a second, need not.
+void say_that_it_leaves();
+// How long to stay after that for them to have seen it.
+inline constexpr std::int64_t farewell_ms = 250;
+
+}  // namespace switchyard

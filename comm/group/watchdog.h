@@ -1,0 +1,82 @@
+// Looks after a run from a thread of its own, which never calls MPI:
+//
+//  - where no step ends within a multiple of the usual time, each rank says where it stands and what it waits for, and
+//    the job ends with code 1 (law 6: no hang);
+//  - where a neighbour's process is gone without a word, that is said, with the step;
+//  - a process that did not run for a while (stopped, swapped out) finds out by the gaps in its own heartbeat.
+//
+// Time in which this process did not run does not count: a job that was suspended as a whole goes on.
+#pragma once
+
+#include "comm/group/group.h"
+#include "comm/group/process.h"
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace switchyard {
+
+struct WatchdogLimits {
+  double factor = 20;         // times the usual step; 0: no step is too long
+  double least_s = 60;        // shorter limits are not set
+  double allowance_s = 1800;  // without any sign of life, for the first step, evaluations, saving and making ready
+};
+
+class Watchdog {
+ public:
+  // Collective: each rank learns the others' hosts and processes. Begins with a long task (see there).
+  Watchdog(const Group& world, const WatchdogLimits& limits);
+  ~Watchdog() = default;
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  // A step begins; usual_s: how long one usually takes, 0: not known yet.
+  void begin_step(double usual_s);
+  // Something begins that may be longer than a step: the limit is that on no sign of life.
+  void begin_long_task();
+  // The longest while, since the last call, in which this process did not run.
+  double take_gap();
+  const std::vector<std::string>& hosts() const { return hosts_; }  // by rank
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Neighbour {
+    int rank = 0;
+    ProcessId process;
+  };
+
+  void watch(const std::stop_token& stop);
+  void tick();
+  void count(Clock::time_point now);  // the time since the last call
+  void look_at_neighbour();
+  void report_and_end(double limit_s, double usual_s) const;
+  std::string neighbours_words() const;
+  static std::int64_t signs_of_life();
+
+  const WatchdogLimits limits_;
+  int rank_ = 0;
+  std::vector<std::string> hosts_;
+  std::vector<Neighbour> neighbours_;  // the other ranks of this host, in order
+  std::optional<Neighbour> next_;      // the one that this rank looks at
+  ProcessState next_state_;
+
+  std::mutex mutex_;  // of what follows
+  std::condition_variable_any wake_;
+  Clock::time_point last_tick_ = Clock::now();
+  double limit_s_ = 0;  // 0: none
+  bool life_counts_ = true;
+  double usual_s_ = 0;
+  double stood_s_ = 0;  // since the step began or, in a long task, since the last sign of life
+  std::int64_t life_ = 0;
+  double gap_s_ = 0;
+  std::jthread thread_;
+};
+
+}  // namespace switchyard
