@@ -222,16 +222,16 @@ bool is_due(std::int64_t every, std::int64_t step, std::int64_t last) {
 class Run {
  public:
   Run(const Group& world, const Config& config, const RunOptions& options, const RunData& data, Layout& layout,
-      Watchdog& watchdog)
+      Watchdog& watchdog, Stopping& stopping)
       : world_(world),
         watchdog_(watchdog),
+        stopping_(stopping),
         config_(config),
         options_(options),
         data_(data),
         engine_(config, layout, open_device(config.device)),
         loader_(data.train, config.model.seq_len, config.train.seed),
-        guard_(config.train.spike_zscore, config.train.spike_window),
-        stopping_(world.is_root() ? options.out : fs::path(), world.is_root() ? options.time_limit : std::nullopt) {
+        guard_(config.train.spike_zscore, config.train.spike_window) {
     state_.seed = config.train.seed;
     state_.numerics = config.train.numerics;
     state_.config_toml = to_toml(config);
@@ -259,10 +259,6 @@ class Run {
       fs::create_directories(options_.out);
       write_durably(options_.out / "config.toml", state_.config_toml);
       if (fs::exists(config_.data.tokenizer)) keep_tokenizer(config_.data.tokenizer, options_.out);
-      if (stopping_.remove_old_file()) {
-        log_warning("{} was there before the run began: it is removed and asks for nothing",
-                    (options_.out / "stop").string());
-      }
       metrics_file.emplace(options_.out / "metrics.jsonl", state_.step);
       progress_.emplace(stderr, Progress::suited_to(stderr, steps, state_.step, config_.log.every));
     });
@@ -288,10 +284,12 @@ class Run {
       }
       if (data_.valid && is_due(config_.train.eval_every, step, steps)) {
         set_progress(step, "evaluation");
+        const auto start = Clock::now();
         const Evaluation evaluation = evaluate(engine_, *data_.valid, config_.train.eval_sequences);
         metrics.valid_loss = evaluation.loss;
         metrics.valid_bits_per_byte = evaluation.bits_per_byte;
         engine_.take_exchange_seconds();  // the evaluation's, which belongs to no step
+        longest_evaluation_s_ = std::max(longest_evaluation_s_, seconds_since(start));
       }
       collectively(world_, "writing metrics", [&] {
         if (metrics_file) metrics_file->write(metrics);
@@ -321,7 +319,9 @@ class Run {
   // Between two steps: the ranks tell each other how the last one went and whether anyone is asked to stop, which is
   // the answer. Collective, and alike on all ranks.
   bool share_last_step(RankNews mine) {
-    mine.stop = stopping_.asked(pace_.longest(), expected_save_s());
+    double next_s = std::max(pace_.longest(), mine.step_s);
+    if (is_due(config_.train.eval_every, state_.step + 1, config_.train.steps)) next_s += longest_evaluation_s_;
+    mine.stop = stopping_.asked(next_s, expected_save_s());
     mine.gap_s = watchdog_.take_gap();
     const News news = share_news(world_, mine);
     if (progress_ && state_.step > 0) {
@@ -421,16 +421,17 @@ class Run {
 
   const Group& world_;
   Watchdog& watchdog_;
+  Stopping& stopping_;
   const Config& config_;
   const RunOptions& options_;
   const RunData& data_;
   Engine engine_;
   Loader loader_;
   SpikeGuard guard_;
-  Stopping stopping_;
   std::string why_stopped_;
   std::optional<Progress> progress_;  // rank 0's
   Pace pace_;
+  double longest_evaluation_s_ = 0;
   RunState state_;
   struct {
     std::int64_t not_finite = 0, spikes = 0;
@@ -480,6 +481,12 @@ RunOutcome run_training(const Group& world, Config config, const RunOptions& opt
   collectively(world, "taking the run's folder", [&] {
     if (world.is_root() && !options.dry_run) lock.emplace(options.out);
   });
+  Stopping stopping(world.is_root() && !options.dry_run ? options.out : fs::path(),
+                    world.is_root() ? options.time_limit : std::nullopt);
+  if (stopping.remove_old_file()) {
+    log_warning("{} was there before the run began: it is removed and asks for nothing",
+                (options.out / "stop").string());
+  }
   const RunData data = open_data(world, config);
   const std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
   if (checkpoint) check_chosen(world, *checkpoint, config, options);
@@ -497,7 +504,7 @@ RunOutcome run_training(const Group& world, Config config, const RunOptions& opt
     log_info("{} has all {} steps already: nothing is left to do", checkpoint->path.string(), config.train.steps);
     return RunOutcome::Done;
   }
-  Run run(world, config, options, data, layout, watchdog);
+  Run run(world, config, options, data, layout, watchdog, stopping);
   if (checkpoint) restore_newest(world, run, *checkpoint, config, options);
   return run.train();
 }
