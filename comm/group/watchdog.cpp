@@ -160,9 +160,9 @@ void Watchdog::look_at_neighbour() {
   }
   if (!next_state_.leaving) {
     speak(
-        fmt::format("switchyard: rank {} on {} is gone without a word (process {}: killed, or out of memory?), in {}; "
-                    "the job ends",
-                    next_->rank, Environment::host(), next_->process.number, place()));
+        fmt::format("switchyard: rank {} on {} is gone without a word (process {}: killed, or out of memory?); rank {} "
+                    "stands in {}; the job ends",
+                    next_->rank, Environment::host(), next_->process.number, rank_, place()));
   }
   std::this_thread::sleep_for(launcher_acts);
   end_job_from_thread(1);

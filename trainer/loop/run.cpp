@@ -393,24 +393,17 @@ class Run {
     }
     const std::int64_t bad = bad_in_a_row_.not_finite + bad_in_a_row_.spikes;
     if (bad < config_.train.max_bad_steps) return;
+    // A checkpoint that is still being written is one of before these steps.
+    saving_->boundary(state_, engine_, /*due=*/false, /*last=*/true, nullptr, progress_ ? &*progress_ : nullptr);
+    const fs::path& good = saving_->last_good();
     throw CollectiveError(
         ErrorKind::Runtime,
         fmt::format(
             "the updates of {} steps in a row, up to step {}, had to be left out ({} not finite, {} loss spikes): "
             "the run has diverged. Nothing of these steps has been saved; the last good checkpoint is {}. A lower "
             "train.lr or a longer train.warmup_steps may help",
-            bad, state_.step, bad_in_a_row_.not_finite, bad_in_a_row_.spikes, last_good_checkpoint()));
-  }
-
-  // Its path, or that there is none. Collective.
-  std::string last_good_checkpoint() const {
-    std::string path;
-    if (world_.is_root()) {
-      const auto newest = find_newest_checkpoint(options_.out / "checkpoints");
-      path = newest ? newest->path.string() : options_.resume == Resume::Path ? options_.resume_path.string() : "";
-    }
-    path = world_.broadcast(path, Rank(0));
-    return path.empty() ? "none: the run has not saved yet" : path;
+            bad, state_.step, bad_in_a_row_.not_finite, bad_in_a_row_.spikes,
+            good.empty() ? "none: the run has not saved yet" : good.string()));
   }
 
   std::string evaluation_text(const StepMetrics& metrics) const {
