@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 SOURCE = pathlib.Path(os.environ.get("SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 SWITCHYARD = os.environ.get("SWITCHYARD", str(SOURCE / "build/ci/switchyard"))
@@ -120,6 +121,14 @@ def processes_of(folder):
             continue  # it has just ended
         if str(folder).encode() in words:
             alive.append(int(process.name))
+    return alive
+
+
+def left_of(folder, within=10):
+    """The processes of a run that are still there after so many seconds: one that is ending needs a moment."""
+    end = time.monotonic() + within
+    while (alive := processes_of(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
     return alive
 
 
