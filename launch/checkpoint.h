@@ -13,5 +13,7 @@ void add_checkpoint(CLI::App& parent, Run& run);
 void add_checkpoint_ls(CLI::App& parent, Run& run);
 void add_checkpoint_show(CLI::App& parent, Run& run);
 void add_checkpoint_verify(CLI::App& parent, Run& run);
+void add_checkpoint_reshard(CLI::App& parent, Run& run);
+void add_checkpoint_extract(CLI::App& parent, Run& run);
 
 }  // namespace switchyard

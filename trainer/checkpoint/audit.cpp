@@ -2,14 +2,13 @@
 
 #include "comm/base/ids.h"
 #include "trainer/checkpoint/find.h"
+#include "trainer/checkpoint/hdf5_gate.h"
 #include "trainer/checkpoint/names.h"
 #include "trainer/checkpoint/shard_reader.h"
-#include "trainer/checkpoint/tensor_stream.h"
 
 #include <algorithm>
 #include <map>
 #include <set>
-#include <span>
 #include <system_error>
 
 #include <fmt/ranges.h>
@@ -32,31 +31,36 @@ std::map<std::string_view, Tensors> tensors_by_file(const Manifest& manifest) {
   return by_file;
 }
 
-// A file whose bytes are as written, and yet not as the manifest describes them: the work of a wrong writer.
-AuditFault fault_inside(const fs::path& folder, const FileRecord& file, const Tensors& tensors) {
+// A file whose bytes are those that were written, and that other programs see otherwise than the manifest does.
+AuditFault fault_of_its_view(const fs::path& folder, const Manifest& manifest, const FileRecord& file,
+                             const Tensors& tensors) {
   AuditFault fault{file.name, "", {}};
-  TensorSource source(folder, file);
-  for (const TensorRecord* tensor : tensors) {
-    try {
-      source.read(*tensor, [](std::span<const float>) {});
-    } catch (const Error&) {
-      fault.tensors.push_back(*tensor);
-    }
+  std::vector<ViewFault> views;
+#pragma omp critical(audit_hdf5)
+  views = file.name == index_name ? faults_of_index(folder / file.name, manifest.tensors)
+                                  : faults_of_view(folder / file.name, tensors);
+  if (views.empty()) return fault;
+  const ViewFault& first = views.front();
+  fault.what =
+      fmt::format("the file is the one that was written, but HDF5 shows something else than the manifest: {}{}",
+                  first.tensor == nullptr ? "" : first.tensor->path + " ", first.what);
+  for (const ViewFault& view : views) {
+    if (view.tensor != nullptr) fault.tensors.push_back(*view.tensor);
   }
-  if (!fault.tensors.empty()) fault.what = "the file is as it was written, but its tensors are not the manifest's";
   return fault;
 }
 
-AuditFault check_bytes(const fs::path& folder, const FileRecord& file, const Tensors& tensors) try {
+AuditFault check_file(const fs::path& folder, const Manifest& manifest, const FileRecord& file,
+                      const Tensors& tensors) try {
   const FileFault fault = fault_of_file(folder, file, tensors);
-  if (fault.what.empty()) return fault_inside(folder, file, tensors);
+  if (fault.what.empty()) return fault_of_its_view(folder, manifest, file, tensors);
   return {file.name, fault.what, copies(fault.tensors)};
 } catch (const Error& error) {  // cannot be opened or read at all
   return {file.name, error.what(), copies(tensors)};
 }
 
 std::vector<std::string> find_strangers(const fs::path& folder, const Manifest& manifest) {
-  std::set<std::string> known = {manifest_name, marker_name};
+  std::set<std::string> known = {manifest_name, marker_name, pin_name};
   for (const FileRecord& file : manifest.files) known.insert(file.name);
   std::vector<std::string> strangers;
   std::error_code error;
@@ -90,7 +94,7 @@ Audit audit_checkpoint(const fs::path& step_folder, const std::function<void(std
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t i = 0; i < manifest.files.size(); ++i) {
     const FileRecord& file = manifest.files[i];
-    faults[i] = check_bytes(step_folder, file, by_file.find(file.name)->second);
+    faults[i] = check_file(step_folder, manifest, file, by_file.find(file.name)->second);
 #pragma omp critical(audit_checked)
     checked(file.bytes);
   }

@@ -86,12 +86,19 @@ void check_temporary_folder(const fs::path& folder) {
 }
 
 TemporaryFolder::TemporaryFolder(const fs::path& checkpoints, std::int64_t step, const std::string& run_id)
-    : path_(temporary_folder(checkpoints, step, run_id)), final_path_(checkpoints / step_folder_name(step)) {
+    : TemporaryFolder(checkpoints / step_folder_name(step), run_id) {
+  clear_leavings(checkpoints);  // but this one, whose marker is locked
+}
+
+TemporaryFolder::TemporaryFolder(const fs::path& final_path, const std::string& run_id)
+    : path_(final_path.parent_path() / temporary_folder_name(final_path.filename().string(), run_id)),
+      final_path_(final_path) {
+  const fs::path parent = final_path.parent_path();
   std::error_code error;
-  const bool created = fs::create_directories(checkpoints, error);
-  if (error) fail(ErrorKind::Runtime, "cannot create the folder {}: {}", checkpoints.string(), error.message());
-  if (created) sync_folder(fs::absolute(checkpoints).parent_path());
-  clear_leavings(checkpoints);
+  const bool created = fs::create_directories(parent, error);
+  if (error) fail(ErrorKind::Runtime, "cannot create the folder {}: {}", parent.string(), error.message());
+  if (created) sync_folder(fs::absolute(parent).parent_path());
+  if (is_ours_and_dead(path_)) remove_folder(path_);
   if (is_there(path_)) {
     fail(ErrorKind::Runtime, "{} is in the way: another process is writing it, or it is no checkpoint", path_.string());
   }

@@ -21,15 +21,17 @@ void check_temporary_folder(const std::filesystem::path& folder);
 // that another process can tell a save that lives from the remains of one that died.
 class TemporaryFolder {
  public:
-  // Creates checkpoints/ where needed.
+  // A step of a run: creates checkpoints/ where needed, and clears away what earlier saves left there.
   TemporaryFolder(const std::filesystem::path& checkpoints, std::int64_t step, const std::string& run_id);
+  // One that is to be `final_path`, whatever its name; only what was left of the same attempt is cleared away.
+  TemporaryFolder(const std::filesystem::path& final_path, const std::string& run_id);
   ~TemporaryFolder();
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  // fsyncs it, renames it to step-N (taking the place of one that is there) and fsyncs the parent; gives the new path.
-  // `passed` hears of the point between the rename and its fsync.
+  // fsyncs it, renames it to its final path (taking the place of one that is there) and fsyncs the parent; gives the
+  // new path. `passed` hears of the point between the rename and its fsync.
   std::filesystem::path publish(const std::function<void(const char* point)>& passed);
 
  private:

@@ -78,6 +78,21 @@ void Hdf5File::close() {
   hdf5_require(file_.close(), ErrorKind::Runtime, "cannot write {}", path_.string());
 }
 
+void add_attributes(const std::filesystem::path& path, const std::vector<Attribute>& attributes) {
+  quiet_hdf5();
+  const Hdf5Handle access = file_access(path);
+  Hdf5Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, access.get()), H5Fclose);
+  hdf5_require(bool(file), ErrorKind::Runtime, "cannot open {}", path.string());
+  for (const auto& [name, value] : attributes) {
+    if (const auto* text = std::get_if<std::string>(&value)) {
+      write_text_attribute(file.get(), path, name, *text);
+    } else {
+      write_attribute(file.get(), path, name, H5T_NATIVE_INT64, &std::get<std::int64_t>(value));
+    }
+  }
+  hdf5_require(file.close(), ErrorKind::Runtime, "cannot write {}", path.string());
+}
+
 Hdf5Handle open_hdf5_file(const std::filesystem::path& path) {
   quiet_hdf5();
   const Hdf5Handle access = file_access(path);

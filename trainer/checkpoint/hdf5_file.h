@@ -5,9 +5,13 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/hdf5_handle.h"
 
+#include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
+#include <utility>
+#include <variant>
+#include <vector>
 
 namespace switchyard::checkpoint {
 
@@ -29,6 +33,10 @@ class Hdf5File {
   Hdf5Handle file_;
   std::set<std::string, std::less<>> groups_;
 };
+
+// Puts attributes on the root of a file that is there. Throws Error(Runtime).
+using Attribute = std::pair<const char*, std::variant<std::int64_t, std::string>>;
+void add_attributes(const std::filesystem::path& path, const std::vector<Attribute>& attributes);
 
 // For reading; no locks either. Throws Error(Data).
 Hdf5Handle open_hdf5_file(const std::filesystem::path& path);

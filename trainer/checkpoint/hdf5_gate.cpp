@@ -3,6 +3,7 @@
 #include "trainer/checkpoint/hdf5_file.h"
 
 #include <algorithm>
+#include <string>
 
 namespace switchyard::checkpoint {
 namespace {
@@ -52,21 +53,51 @@ std::string fault_of_tensor(hid_t file, const TensorRecord& tensor) {
   return fault == nullptr ? std::string() : fault;
 }
 
-}  // namespace
+std::string fault_of_link(hid_t index, const TensorRecord& tensor) {
+  const std::size_t name = tensor.path.rfind('/');
+  if (name > 0 && !is_behind_hard_links(index, tensor.path.substr(0, name))) return "is not there behind plain groups";
+  H5L_info_t link;
+  const char* const path = tensor.path.c_str();
+  if (H5Lget_info(index, path, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_EXTERNAL) return "is no external link";
+  std::vector<char> value(link.u.val_size);
+  const char* file = nullptr;
+  const char* object = nullptr;
+  unsigned flags = 0;
+  if (H5Lget_val(index, path, value.data(), value.size(), H5P_DEFAULT) < 0 ||
+      H5Lunpack_elink_val(value.data(), value.size(), &flags, &file, &object) < 0) {
+    return "HDF5 cannot read the link: " + hdf5_cause();
+  }
+  if (file != tensor.file || object != tensor.path) return fmt::format("leads to {} in {}", object, file);
+  return {};
+}
 
-std::vector<ViewFault> faults_of_view(const std::filesystem::path& file,
-                                      const std::vector<const TensorRecord*>& tensors) {
+template <class Fault>
+std::vector<ViewFault> faults_of(const std::filesystem::path& file, const std::vector<const TensorRecord*>& tensors,
+                                 const Fault& fault_of) {
   std::vector<ViewFault> faults;
   try {
     const Hdf5Handle handle = open_hdf5_file(file);
     for (const TensorRecord* tensor : tensors) {
-      const std::string fault = fault_of_tensor(handle.get(), *tensor);
+      const std::string fault = fault_of(handle.get(), *tensor);
       if (!fault.empty()) faults.push_back({tensor, fault});
     }
   } catch (const Error& error) {
     faults.push_back({nullptr, error.what()});
   }
   return faults;
+}
+
+}  // namespace
+
+std::vector<ViewFault> faults_of_view(const std::filesystem::path& file,
+                                      const std::vector<const TensorRecord*>& tensors) {
+  return faults_of(file, tensors, fault_of_tensor);
+}
+
+std::vector<ViewFault> faults_of_index(const std::filesystem::path& index, const std::vector<TensorRecord>& tensors) {
+  std::vector<const TensorRecord*> all;
+  for (const TensorRecord& tensor : tensors) all.push_back(&tensor);
+  return faults_of(index, all, fault_of_link);
 }
 
 }  // namespace switchyard::checkpoint

@@ -22,4 +22,7 @@ struct ViewFault {
 std::vector<ViewFault> faults_of_view(const std::filesystem::path& file,
                                       const std::vector<const TensorRecord*>& tensors);
 
+// Of the index, with the same promise: every tensor of the manifest must be a link to its path in its file.
+std::vector<ViewFault> faults_of_index(const std::filesystem::path& index, const std::vector<TensorRecord>& tensors);
+
 }  // namespace switchyard::checkpoint

@@ -33,11 +33,15 @@ std::optional<std::int64_t> step_of_folder_name(std::string_view name) {
   return step;
 }
 
-std::string temporary_folder_name(std::int64_t step, const std::string& run_id) {
+std::string temporary_folder_name(const std::string& folder, const std::string& run_id) {
   std::string run = run_id.substr(0, 64);
   std::replace_if(
       run.begin(), run.end(), [](char c) { return !is_plain_char(c); }, '-');
-  return fmt::format("{}{}{}", step_folder_name(step), temporary_infix, run.empty() ? "run" : run);
+  return fmt::format("{}{}{}", folder, temporary_infix, run.empty() ? "run" : run);
+}
+
+std::string temporary_folder_name(std::int64_t step, const std::string& run_id) {
+  return temporary_folder_name(step_folder_name(step), run_id);
 }
 
 std::string trash_folder_name(std::string_view folder, int attempt) {

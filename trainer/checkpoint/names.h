@@ -18,10 +18,11 @@ inline constexpr const char* latest_name = "latest";
 inline constexpr const char* pin_name = "pinned";
 inline constexpr const char* marker_name = ".switchyard-writing";  // in a folder that is being written
 
-std::string step_folder_name(std::int64_t step);                                  // step-00000400
-std::optional<std::int64_t> step_of_folder_name(std::string_view name);           // nothing for any other name
-std::string temporary_folder_name(std::int64_t step, const std::string& run_id);  // step-00000400.tmp-RUN
-std::string trash_folder_name(std::string_view folder, int attempt);              // .trash-step-00000400-0
+std::string step_folder_name(std::int64_t step);                                          // step-00000400
+std::optional<std::int64_t> step_of_folder_name(std::string_view name);                   // nothing for any other name
+std::string temporary_folder_name(const std::string& folder, const std::string& run_id);  // FOLDER.tmp-RUN
+std::string temporary_folder_name(std::int64_t step, const std::string& run_id);          // step-00000400.tmp-RUN
+std::string trash_folder_name(std::string_view folder, int attempt);                      // .trash-step-00000400-0
 bool is_temporary_folder_name(std::string_view name);
 bool is_trash_folder_name(std::string_view name);
 std::string shard_file_name(const char* kind, int number, int count);  // experts-00000-of-00004.h5

@@ -60,7 +60,7 @@ Summary summarise(const Manifest& manifest) {
       summary.optimizer = true;
       continue;
     }
-    const std::int64_t count = tensor.bytes() / isize(sizeof(float));
+    const std::int64_t count = tensor.count;
     summary.parameters += count;
     const std::string part = part_of_model(tensor.name);
     const auto known = std::find_if(summary.by_part.begin(), summary.by_part.end(),
@@ -76,17 +76,13 @@ Summary summarise(const Manifest& manifest) {
 }
 
 std::map<ExpertKey, double> expert_norms(const std::filesystem::path& folder, const Manifest& manifest) {
-  std::map<std::string_view, TensorSource> sources;
   std::map<ExpertKey, double> norms;
   for (const TensorRecord& tensor : manifest.tensors) {
     if (tensor.owner.replicated() || tensor.kind != StateKind::Weight) continue;
-    auto source = sources.find(tensor.file);
-    if (source == sources.end()) {
-      sources.clear();  // the manifest goes file by file: one open at a time
-      source = sources.emplace(tensor.file, TensorSource(folder, manifest.file(tensor.file))).first;
-    }
     double& sum = norms[{tensor.owner.layer, tensor.owner.expert}];
-    source->second.read(tensor, [&](std::span<const float> values) { sum += sum_of_squares(values); });
+    stream_record(folder, tensor, [&](const void* data, std::int64_t bytes) {
+      sum += sum_of_squares({static_cast<const float*>(data), usize(bytes) / sizeof(float)});
+    });
   }
   for (auto& [key, sum] : norms) sum = std::sqrt(sum);
   return norms;

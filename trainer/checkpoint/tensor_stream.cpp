@@ -1,40 +1,41 @@
 #include "trainer/checkpoint/tensor_stream.h"
 
 #include "comm/base/ids.h"
+#include "trainer/checkpoint/files.h"
 #include "trainer/checkpoint/names.h"
-#include "trainer/checkpoint/shard_reader.h"
 
 #include <algorithm>
 #include <memory>
 
-#include <xxhash.h>
+#include <fcntl.h>
 
 namespace switchyard::checkpoint {
+namespace {
 
-TensorSource::TensorSource(const std::filesystem::path& folder, const FileRecord& file)
-    : path_(folder / file.name), piece_(usize(stream_piece_bytes / isize(sizeof(float)))) {
-  const std::string fault = fault_of_size(folder, file);
-  if (!fault.empty()) throw Error(ErrorKind::Data, fault);
-  file_ = open_plain_file(path_);
-}
+constexpr std::int64_t piece_bytes = 256 << 10;  // stays in the second-level cache while it is hashed and copied
 
-void TensorSource::read(const TensorRecord& tensor, const std::function<void(std::span<const float>)>& use) {
-  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
-  XXH3_64bits_reset(state.get());
-  const std::int64_t bytes = tensor.bytes();
-  for (std::int64_t done = 0; done < bytes;) {
-    const std::int64_t wanted = std::min(stream_piece_bytes, bytes - done);
-    if (read_at(file_, path_, piece_.data(), wanted, tensor.offset + done) != wanted) {
-      fail(ErrorKind::Data, "{}: ends inside {}", path_.string(), describe(tensor.name, tensor.kind, tensor.owner));
+}  // namespace
+
+void stream_record(const std::filesystem::path& folder, const TensorRecord& record,
+                   const std::function<void(const void* data, std::int64_t bytes)>& take) {
+  const std::filesystem::path path = folder / record.file;
+  const FileDescriptor file = open_plain_file(path);
+  // Only a hint: the disk may read ahead of what is asked for.
+  ::posix_fadvise(file.get(), record.offset, record.bytes(), POSIX_FADV_SEQUENTIAL);
+  const auto piece = std::make_unique<char[]>(usize(piece_bytes));
+  Hash64Stream hash;
+  for (std::int64_t done = 0; done < record.bytes();) {
+    const std::int64_t wanted = std::min(piece_bytes, record.bytes() - done);
+    if (read_at(file, path, piece.get(), wanted, record.offset + done) != wanted) {
+      fail(ErrorKind::Data, "{}: ends inside {}", path.string(), describe(record.name, record.kind, record.owner));
     }
-    XXH3_64bits_update(state.get(), piece_.data(), usize(wanted));
-    use(std::span<const float>(piece_.data(), usize(wanted) / sizeof(float)));
+    hash.add(piece.get(), wanted);
+    take(piece.get(), wanted);
     done += wanted;
   }
-  const std::uint64_t hash = XXH3_64bits_digest(state.get());
-  if (hash != tensor.hash) {
-    fail(ErrorKind::Data, "{}: {} is damaged: its XXH3-64 is {}, the manifest says {}", path_.string(),
-         describe(tensor.name, tensor.kind, tensor.owner), to_hex(hash), to_hex(tensor.hash));
+  if (hash.result() != record.hash) {
+    fail(ErrorKind::Data, "{}: {} is damaged: its XXH3-64 is {}, the manifest says {}", path.string(),
+         describe(record.name, record.kind, record.owner), to_hex(hash.result()), to_hex(record.hash));
   }
 }
 

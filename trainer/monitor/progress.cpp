@@ -64,6 +64,8 @@ int width_of(std::string_view text) {
   return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
+}  // namespace
+
 std::string bar_of(double share, int width) {
   static constexpr const char* parts[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
   const int eighths = static_cast<int>(std::floor(std::clamp(share, 0.0, 1.0) * width * 8));
@@ -73,7 +75,11 @@ std::string bar_of(double share, int width) {
   return bar + std::string(usize(width - width_of(bar)), ' ');
 }
 
-}  // namespace
+int terminal_columns(std::FILE* stream) {
+  winsize size{};
+  // The last column stays free: some terminals begin a new line as soon as it is written.
+  return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
+}
 
 std::string duration_text(double seconds) {
   if (!(seconds >= 0) || seconds > 1e9) return "--:--";
@@ -176,10 +182,7 @@ void Progress::clear() {
 }
 
 int Progress::columns() const {
-  if (options_.columns > 0) return options_.columns;
-  winsize size{};
-  // The last column stays free: some terminals begin a new line as soon as it is written.
-  return ioctl(fileno(stream_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
+  return options_.columns > 0 ? options_.columns : terminal_columns(stream_);
 }
 
 }  // namespace switchyard

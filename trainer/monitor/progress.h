@@ -27,6 +27,11 @@ std::string duration_text(double seconds);
 // "812", "23.4k", "1.25M".
 std::string count_text(double count);
 
+// What fills `width` columns of a terminal to this share, in eighths of a column.
+std::string bar_of(double share, int width);
+// The columns that a line on this terminal may take.
+int terminal_columns(std::FILE* stream);
+
 // The line of a log: "step 120/2000 | loss 3.2145 | ...". seconds_left < 0: not known.
 std::string progress_line(const ProgressStep& step, std::int64_t steps, double seconds_left);
 // The line of a terminal, at most `columns` wide: bar first, then as many of the figures as fit, most important first.
