@@ -47,8 +47,7 @@ StepListing look_at(const fs::path& step_folder) {
     const checkpoint::Manifest manifest = checkpoint::read_manifest(step_folder);
     listing.info = checkpoint::info_of(step_folder, manifest);
     listing.files = isize(manifest.files.size());
-    const auto step = checkpoint::step_of_folder_name(step_folder.filename().string());
-    checkpoint::read_complete({step.value_or(manifest.state.step), step_folder});
+    checkpoint::check_complete(step_folder, manifest);
   } catch (const Error& error) {
     listing.problem = error.what();
   }

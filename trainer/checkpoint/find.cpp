@@ -27,23 +27,26 @@ std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints) {
 namespace {
 
 // A folder with a step's name must be that step's; any other name is the user's to choose.
-Manifest read_own_manifest(const std::filesystem::path& folder) {
-  Manifest manifest = read_manifest(folder);
+void check_name(const std::filesystem::path& folder, const Manifest& manifest) {
   const auto step = step_of_folder_name(folder.filename().string());
   if (step && manifest.state.step != *step) {
     fail(ErrorKind::Data, "{}: its {} is that of step {}", folder.string(), manifest_name, manifest.state.step);
   }
-  return manifest;
 }
 
 }  // namespace
 
-Manifest read_complete(const Candidate& candidate) {
-  Manifest manifest = read_own_manifest(candidate.path);
+void check_complete(const std::filesystem::path& step_folder, const Manifest& manifest) {
+  check_name(step_folder, manifest);
   for (const FileRecord& file : manifest.files) {
-    const std::string fault = fault_of_size(candidate.path, file);
+    const std::string fault = fault_of_size(step_folder, file);
     if (!fault.empty()) throw Error(ErrorKind::Data, fault);
   }
+}
+
+Manifest read_complete(const Candidate& candidate) {
+  Manifest manifest = read_manifest(candidate.path);
+  check_complete(candidate.path, manifest);
   return manifest;
 }
 
@@ -63,7 +66,9 @@ CheckpointInfo info_of(const std::filesystem::path& step_folder, const Manifest&
 }  // namespace checkpoint
 
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& step_folder) {
-  return checkpoint::info_of(step_folder, checkpoint::read_own_manifest(step_folder));
+  const checkpoint::Manifest manifest = checkpoint::read_manifest(step_folder);
+  checkpoint::check_name(step_folder, manifest);
+  return checkpoint::info_of(step_folder, manifest);
 }
 
 std::optional<CheckpointInfo> find_newest_checkpoint(const std::filesystem::path& checkpoints,

@@ -18,6 +18,9 @@ struct Candidate {
 // The folders with a step's name, newest first; no symbolic links.
 std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints);
 
+// Every file is there with its size, and the folder, where it is named as a step, is named as its own. Throws
+// Error(Data).
+void check_complete(const std::filesystem::path& step_folder, const Manifest& manifest);
 // The manifest, and every file is there with its size, and the step is that of the folder's name. Throws Error(Data).
 Manifest read_complete(const Candidate& candidate);
 bool looks_complete(const Candidate& candidate);

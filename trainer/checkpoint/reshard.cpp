@@ -1,11 +1,11 @@
 #include "trainer/checkpoint/reshard.h"
 
 #include "comm/base/ids.h"
+#include "comm/group/fault_point.h"
 #include "trainer/checkpoint/commit.h"
 #include "trainer/checkpoint/find.h"
 #include "trainer/checkpoint/index.h"
 #include "trainer/checkpoint/names.h"
-#include "trainer/checkpoint/shard_reader.h"
 #include "trainer/checkpoint/shard_writer.h"
 #include "trainer/checkpoint/tensor_stream.h"
 
@@ -95,10 +95,7 @@ Resharded reshard_checkpoint(const fs::path& step_folder, const fs::path& named_
   const fs::path normal = fs::absolute(named_destination).lexically_normal();
   const fs::path destination = normal.has_filename() ? normal : normal.parent_path();  // no slash at the end
   check_destination(step_folder, destination, source.state.step);
-  for (const FileRecord& file : source.files) {
-    const std::string fault = fault_of_size(step_folder, file);
-    if (!fault.empty()) throw Error(ErrorKind::Data, fault);
-  }
+  check_complete(step_folder, source);
   const ReshardPlan plan = plan_reshard(source, options);
   check_plan(plan, source, options);
 
@@ -106,12 +103,17 @@ Resharded reshard_checkpoint(const fs::path& step_folder, const fs::path& named_
   require_free_space(folder.path(), room_for(plan));
   Manifest manifest{source.state, plan.ranks, {}, {}};
   Copier copier(step_folder, folder.path(), source.state, plan.bytes(), progress);
-  for (const PlannedFile& file : plan.files) copier.copy(file, manifest);
+  const auto passed = [&](const char* point) { pass_fault_point(source.state.step, point); };
+  for (const PlannedFile& file : plan.files) {
+    copier.copy(file, manifest);
+    passed("reshard: file written");
+  }
   manifest.files.push_back(write_index(folder.path(), manifest));
   const std::string text = to_text(manifest);
   parse_manifest(text, (folder.path() / manifest_name).string());  // what could not be read must not be there
   replace_file(folder.path() / manifest_name, text);
-  folder.publish([](const char*) {});
+  passed("reshard: manifest written");
+  folder.publish(passed);
 
   Resharded result{plan.ranks, isize(manifest.files.size()), 0};
   for (const FileRecord& file : manifest.files) result.bytes += file.bytes;
