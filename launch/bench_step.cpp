@@ -67,6 +67,7 @@ class Candidate {
   }
 
   const Config& config() const { return config_; }
+  Bytes optimizer_size() const { return engine_.optimizer_size(); }
   double median_seconds() const {
     std::vector<double> sorted = seconds_;
     std::sort(sorted.begin(), sorted.end());
@@ -146,6 +147,7 @@ int run_bench_step(const Arguments& arguments) {
   std::vector<std::unique_ptr<Candidate>> candidates;
   std::int64_t predicted = 0;
   std::int64_t measured = 0;
+  std::int64_t optimizer = 0;
   for (const Numerics numerics : wanted) {
     config.train.numerics = numerics;
     candidates.push_back(std::make_unique<Candidate>(config, world));
@@ -153,10 +155,12 @@ int run_bench_step(const Arguments& arguments) {
     candidates.back()->step(/*counted=*/false);
     if (candidates.size() == 1) {  // later ones stand beside it: this is what a run of its own takes
       predicted = plan_memory(config, grid, world.rank(), threads, program).total();
-      std::array<double, 2> largest = {static_cast<double>(predicted), static_cast<double>(peak_memory())};
+      std::array<double, 3> largest = {static_cast<double>(predicted), static_cast<double>(peak_memory()),
+                                       static_cast<double>(candidates.back()->optimizer_size().value())};
       world.max(largest);
       predicted = static_cast<std::int64_t>(largest[0]);
       measured = static_cast<std::int64_t>(largest[1]);
+      optimizer = static_cast<std::int64_t>(largest[2]);
     }
   }
   // All ranks measure at the same time, as they compute at the same time.
@@ -172,11 +176,9 @@ int run_bench_step(const Arguments& arguments) {
   }
   if (!world.is_root()) return 0;
 
-  nlohmann::json result = {{"ranks", world.size()},
-                           {"threads", threads},
-                           {"peak_gflops", peak},
-                           {"predicted_memory_bytes", predicted},
-                           {"peak_memory_bytes", measured}};
+  nlohmann::json result = {{"ranks", world.size()},         {"threads", threads},
+                           {"peak_gflops", peak},           {"predicted_memory_bytes", predicted},
+                           {"peak_memory_bytes", measured}, {"optimizer_bytes", optimizer}};
   fmt::print(
       "rank 0 of {}, {} thread{}; {} steps of {} tokens; multiply-add peak {:.1f} GFLOP/s, measured between the "
       "steps\n\n",
@@ -199,6 +201,7 @@ int run_bench_step(const Arguments& arguments) {
   fmt::print("largest peak memory of a rank ({} alone): {}, predicted {} ({:+.1f} %)\n", name_of(wanted.front()),
              size_text(measured), size_text(predicted),
              100 * (static_cast<double>(predicted) / static_cast<double>(measured) - 1));
+  fmt::print("largest optimizer state of a rank: {}\n", size_text(optimizer));
   if (arguments.json) fmt::print("{}\n", result.dump());
   return 0;
 }

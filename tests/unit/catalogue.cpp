@@ -5,6 +5,7 @@
 #include "trainer/config/load.h"
 #include "trainer/loop/memory_plan.h"
 
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -78,5 +79,28 @@ TEST_CASE("memory: ranks that share the experts need less each, and all experts 
     std::int64_t weights = 0;
     for (int r = 0; r < ranks; ++r) weights += plan_memory(config, grid, Rank(r), 1, Bytes(0)).weights;
     CHECK(weights == 4 * (ranks * frame + experts));
+  }
+}
+
+TEST_CASE("memory: with ZeRO all moments are somewhere, once, and the banner is that of the largest rank") {
+  const Config config = config_with({"parallel.zero=1"});
+  const std::int64_t all = 8 * count_parameters(config).total;
+  const std::int64_t tensors = isize(make_catalogue(config).size());
+  for (const int ranks : {1, 2, 3, 4, 8}) {
+    for (const int expert : {0, 1, 3}) {
+      if (expert > ranks) continue;
+      const Grid grid = make_grid(ranks, expert, 10);
+      std::int64_t moments = 0;
+      std::int64_t most = 0;
+      for (int r = 0; r < ranks; ++r) {
+        const MemoryPlan plan = plan_memory(config, grid, Rank(r), 1, Bytes(0));
+        moments += plan.optimizer;
+        most = std::max(most, plan.total());
+      }
+      CAPTURE(ranks, expert);
+      CHECK(moments >= all);
+      CHECK(moments < all + 8 * ranks * tensors);  // shares are rounded up
+      CHECK(plan_largest_memory(config, grid, 1, Bytes(0)).total() == most);
+    }
   }
 }

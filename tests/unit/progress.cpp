@@ -152,6 +152,10 @@ TEST_CASE("the banner says what runs where") {
   Banner small = banner();
   small.memory_available = 100 << 20;
   CHECK_THAT(format_banner(small, false), Catch::Contains("more than the 100 MiB that a rank may take"));
+  CHECK_THAT(format_banner(small, false), Catch::Contains("set parallel.zero = 1, or spread"));
+  small.zero = 1;
+  CHECK_THAT(format_banner(small, false), Catch::Contains("state is split over ranks"));
+  CHECK(format_banner(small, false).find("parallel.zero") == std::string::npos);
   Banner many = banner();
   many.hosts.assign(40, "n");
   many.ranks_on.assign(40, 1);

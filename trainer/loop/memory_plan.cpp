@@ -57,9 +57,13 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
 
   MemoryPlan plan;
   std::int64_t elements = 0;
+  std::int64_t shares = 0;  // of elements: with ZeRO, what the others with copies of them leave to this rank
+  const bool split = config.parallel.zero == 1;
   for (const ParameterSpec& spec : make_catalogue(config)) {
     if (!spec.owner.replicated() && placement.owner(spec.owner.expert) != in_group) continue;
     elements += spec.shape.size();
+    const std::int64_t copies = spec.owner.replicated() ? grid.ranks : grid.groups();
+    shares += split ? (spec.shape.size() + copies - 1) / copies : spec.shape.size();
     if (spec.shape.rank() != 2) continue;
     if (spec.name == "embed_tokens.weight" && !model.tie_embeddings) continue;  // rows are looked up, not multiplied
     const std::int64_t out = spec.shape[0];
@@ -67,7 +71,7 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     plan.packed += f32 * (PackedMatrix::packed_size(in, out) + PackedMatrix::packed_size(out, in));
   }
   plan.weights = f32 * elements;
-  plan.optimizer = 2 * f32 * elements;
+  plan.optimizer = 2 * f32 * shares;
   plan.gradients = (exact ? 8 : f32) * elements;
 
   const Load load = load_of(config, grid, rank);
@@ -103,9 +107,19 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     const double away = 1.0 - 1.0 / expert_ranks;
     plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(f32 * tokens * width * 2 * moe.top_k));
   }
-  if (grid.ranks > 1) plan.buffers += std::min<std::int64_t>(8 << 20, plan.gradients);  // a bucket of gradient sums
+  if (grid.ranks > 1) {
+    // A bucket of gradient sums; where they are scattered, MPI has two of its own beside it.
+    plan.buffers += (split ? 3 : 1) * std::min<std::int64_t>(8 << 20, plan.gradients);
+  }
   plan.program = program.value();
   return plan;
+}
+
+MemoryPlan plan_largest_memory(const Config& config, const Grid& grid, int threads, Bytes program) {
+  // The first rank of a group has the most of its experts, and only the last group may differ in size from the first.
+  const MemoryPlan first = plan_memory(config, grid, grid.first_rank(0), threads, program);
+  const MemoryPlan last = plan_memory(config, grid, grid.first_rank(grid.groups() - 1), threads, program);
+  return last.total() > first.total() ? last : first;
 }
 
 }  // namespace switchyard

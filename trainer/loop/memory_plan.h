@@ -19,8 +19,10 @@ struct MemoryPlan {  // bytes of one rank
   std::int64_t total() const { return weights + gradients + optimizer + packed + activations + buffers + program; }
 };
 
-// For a rank at the peak of a training step, with experts as unevenly loaded as a young router's. The config is resolved. program: what the
-// process holds already, before the model is made.
+// For a rank at the peak of a training step, with experts as unevenly loaded as a young router's. The config is
+// resolved. program: what the process holds already, before the model is made.
 MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads, Bytes program);
+// For the rank that will take most.
+MemoryPlan plan_largest_memory(const Config& config, const Grid& grid, int threads, Bytes program);
 
 }  // namespace switchyard

@@ -131,6 +131,7 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.threads = threads;
   banner.expert_size = layout.grid().expert_size;
   banner.expert_groups = layout.grid().groups();
+  banner.zero = config.parallel.zero;
   banner.device = config.device;
   banner.exchange = layout.exchange().name();
   banner.numerics = config.train.numerics == Numerics::Reproducible ? "reproducible" : "fast";
@@ -153,7 +154,7 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.first_step = first_step;
   banner.global_batch = config.train.global_batch;
   banner.micro_batch = config.train.micro_batch;
-  const MemoryPlan memory = plan_memory(config, layout.grid(), Rank(0), threads, Bytes(peak_memory()));
+  const MemoryPlan memory = plan_largest_memory(config, layout.grid(), threads, Bytes(peak_memory()));
   banner.memory = {{"weights", memory.weights},         {"gradients", memory.gradients},
                    {"optimizer", memory.optimizer},     {"packed weights", memory.packed},
                    {"activations", memory.activations}, {"buffers", memory.buffers},

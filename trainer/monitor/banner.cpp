@@ -66,7 +66,8 @@ std::string memory(const Banner& banner) {
   for (const Banner::Memory& part : banner.memory) {
     if (part.bytes > 0) parts.push_back(fmt::format("{} {}", part.name, size_text(part.bytes)));
   }
-  return fmt::format("{} a rank predicted ({})", size_text(predicted_memory(banner)), fmt::join(parts, ", "));
+  return fmt::format("{} a rank predicted ({}{})", size_text(predicted_memory(banner)), fmt::join(parts, ", "),
+                     banner.zero == 1 ? "; ZeRO-1: the optimizer's state is split over ranks" : "");
 }
 
 }  // namespace
@@ -94,8 +95,9 @@ std::string format_banner(const Banner& banner, bool colour) {
   if (banner.memory_available > 0 && needed > banner.memory_available) {
     text += fmt::format(
         "  {}warning{}     that is more than the {} that a rank may take here without swapping: lower "
-        "train.micro_batch, or spread the experts over more ranks\n",
-        colour ? "\033[33m" : "", plain, size_text(banner.memory_available));
+        "train.micro_batch, {}or spread the experts over more ranks\n",
+        colour ? "\033[33m" : "", plain, size_text(banner.memory_available),
+        banner.zero == 0 && banner.ranks > 1 ? "set parallel.zero = 1, " : "");
   }
   return text;
 }

@@ -18,6 +18,7 @@ struct Banner {
   int threads = 1;                 // of each rank
   int expert_size = 1;             // ranks that share the experts
   int expert_groups = 1;           // copies of every expert
+  std::int64_t zero = 0;           // parallel.zero
   std::string device;              // "cpu"
   std::string exchange;            // "flat"
   std::string numerics;            // "reproducible"
