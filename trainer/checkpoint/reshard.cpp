@@ -10,6 +10,8 @@
 #include "trainer/checkpoint/tensor_stream.h"
 
 #include <algorithm>
+#include <deque>
+#include <future>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -59,21 +61,36 @@ class Copier {
         });
       }
     }
-    into.files.push_back(writer.finish(file.rank));
     for (const TensorRecord& written : writer.tensors()) {
       const auto& sources = planned.at(written.path)->sources;
       require(sources.size() > 1 || sources.front()->hash == written.hash, "{} was changed on its way", written.path);
       into.tensors.push_back(written);
     }
+    // The disk brings several files home at once while the next ones are written.
+    if (isize(finishing_.size()) == most_finishing) finish_oldest(into);
+    finishing_.push_back(std::async(
+        std::launch::async, [moved = std::move(writer), rank = file.rank]() mutable { return moved.finish(rank); }));
+  }
+
+  void finish(Manifest& into) {
+    while (!finishing_.empty()) finish_oldest(into);
   }
 
  private:
+  static constexpr std::int64_t most_finishing = 8;
+
+  void finish_oldest(Manifest& into) {
+    into.files.push_back(finishing_.front().get());
+    finishing_.pop_front();
+  }
+
   const fs::path& source_;
   const fs::path& folder_;
   const RunState& state_;
   std::int64_t total_;
   std::int64_t done_ = 0;
   const ReshardProgress& progress_;
+  std::deque<std::future<FileRecord>> finishing_;  // waits for all of them where one has failed
 };
 
 // Room for the tensors, HDF5's structures and the index, rounded up.
@@ -108,6 +125,7 @@ Resharded reshard_checkpoint(const fs::path& step_folder, const fs::path& named_
     copier.copy(file, manifest);
     passed("reshard: file written");
   }
+  copier.finish(manifest);
   manifest.files.push_back(write_index(folder.path(), manifest));
   const std::string text = to_text(manifest);
   parse_manifest(text, (folder.path() / manifest_name).string());  // what could not be read must not be there
