@@ -2,9 +2,10 @@
 #include "tests/support/catch.h"
 #include "tests/support/checkpoint_state.h"
 #include "tests/support/solo_group.h"
+#include "trainer/checkpoint/audit.h"
+#include "trainer/checkpoint/browse.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/names.h"
-#include "trainer/checkpoint/verify.h"
 
 #include <algorithm>
 #include <csignal>
@@ -74,6 +75,10 @@ struct Scratch {
   }
 };
 
+std::vector<checkpoint::AuditFault> damage_of(const fs::path& folder) {
+  return checkpoint::audit_checkpoint(folder).faults;
+}
+
 std::string load_error(const fs::path& folder, std::uint64_t seed = 1) {
   TestState state = whole_model(seed);
   return data_error([&] { load_tensors(folder, state.tensors()); });
@@ -107,7 +112,7 @@ TEST_CASE("what is saved is loaded, to the bit") {
   CHECK(loaded.first_difference() != "");
   load_tensors(folder, loaded.tensors());
   CHECK(loaded.first_difference() == "");
-  CHECK(verify_checkpoint(folder).empty());
+  CHECK(damage_of(folder).empty());
 
   const CheckpointInfo info = read_checkpoint_info(folder);
   const RunState wanted = run_state(400);
@@ -158,7 +163,7 @@ TEST_CASE("a moment in pieces is one tensor, in whatever pieces it is loaded") {
     }
   }
   const fs::path folder = save_checkpoint(solo_group(), scratch.path, run_state(3), tensors, 0);
-  CHECK(verify_checkpoint(folder).empty());
+  CHECK(damage_of(folder).empty());
   TestState loaded = whole_model(3);
   load_tensors(folder, loaded.tensors());
   CHECK(loaded.first_difference() == "");
@@ -272,7 +277,7 @@ TEST_CASE("every flipped bit is detected, or is in the index, which loading neve
       if (name == "index.h5") {
         TestState state = whole_model(1);
         load_tensors(folder, state.tensors());
-        const auto damaged = verify_checkpoint(folder);
+        const auto damaged = damage_of(folder);
         if (state.first_difference() != "" || damaged.size() != 1 || damaged[0].file != name) ++missed;
       } else if (!contains(load_error(folder), (folder / name).string())) {
         ++missed;
@@ -296,7 +301,7 @@ TEST_CASE("damage is told by layer and expert") {
     std::string bytes = whole;
     bytes[usize(tensor.offset + tensor.bytes() - 1)] ^= 0x10;
     write_file(folder / experts_file, bytes);
-    const auto damaged = verify_checkpoint(folder);
+    const auto damaged = damage_of(folder);
     REQUIRE(damaged.size() == 1);
     CHECK(damaged[0].file == experts_file);
     REQUIRE(damaged[0].tensors.size() == 1);
@@ -304,7 +309,8 @@ TEST_CASE("damage is told by layer and expert") {
     CHECK(damaged[0].tensors[0].kind == tensor.kind);
     CHECK(damaged[0].tensors[0].owner == tensor.owner);
     const std::string who = fmt::format("layer {} expert {} ({}", tensor.owner.layer, tensor.owner.expert, tensor.name);
-    CHECK(contains(damaged[0].text, who));
+    CHECK(checkpoint::list_damaged(damaged[0].tensors) ==
+          fmt::format("layer {} expert {}", tensor.owner.layer, tensor.owner.expert));
     CHECK(contains(load_error(folder), who));
     data_end = std::max(data_end, tensor.offset + tensor.bytes());
   }
@@ -312,13 +318,13 @@ TEST_CASE("damage is told by layer and expert") {
   std::string bytes = whole;
   bytes[9] ^= 1;
   write_file(folder / experts_file, bytes);
-  REQUIRE(verify_checkpoint(folder).size() == 1);
-  CHECK(verify_checkpoint(folder)[0].tensors.empty());
+  REQUIRE(damage_of(folder).size() == 1);
+  CHECK(damage_of(folder)[0].tensors.empty());
   // Cut short, everything behind the cut is named.
   write_file(folder / experts_file, whole.substr(0, usize(data_end - 1)));
-  CHECK(verify_checkpoint(folder)[0].tensors.size() >= 1);
+  CHECK(damage_of(folder)[0].tensors.size() >= 1);
   fs::remove(folder / experts_file);
-  CHECK(verify_checkpoint(folder)[0].tensors.size() == 8 * 9);
+  CHECK(damage_of(folder)[0].tensors.size() == 8 * 9);
 }
 
 TEST_CASE("files that are not the ones written are refused") {
@@ -461,7 +467,7 @@ TEST_CASE("the newest torn, the one before is found") {
   CHECK(contains(skipped[0], "step-00000003"));
   CHECK(contains(skipped[1], (two / experts_file).string() + ": has 1000 bytes"));
 
-  const std::vector<CheckpointListing> list = list_checkpoints(scratch.path);
+  const std::vector<StepListing> list = list_runs(scratch.path).at(0).checkpoints;
   REQUIRE(list.size() == 3);
   CHECK_FALSE(list[0].info.has_value());
   CHECK(list[1].info->state.step == 2);
@@ -554,7 +560,7 @@ TEST_CASE("killed at any instant, the newest checkpoint that was reported is the
     // The next one may have been committed, and the word of it lost.
     CHECK((found->state.step == newest || found->state.step == newest + 1));
     newest = found->state.step;
-    REQUIRE(verify_checkpoint(found->path).empty());
+    REQUIRE(damage_of(found->path).empty());
     TestState state = whole_model(static_cast<std::uint64_t>(newest));
     load_tensors(found->path, state.tensors());
     CHECK(state.first_difference() == "");

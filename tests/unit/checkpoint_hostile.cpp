@@ -2,12 +2,12 @@
 // verify tells it. Loading does not look at HDF5's structures at all.
 #include "tests/support/catch.h"
 #include "tests/support/checkpoint_state.h"
+#include "trainer/checkpoint/audit.h"
 #include "trainer/checkpoint/hdf5_gate.h"
 #include "trainer/checkpoint/hdf5_handle.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/names.h"
 #include "trainer/checkpoint/shard_reader.h"
-#include "trainer/checkpoint/verify.h"
 
 #include <fstream>
 #include <functional>
@@ -87,13 +87,13 @@ struct Forged {
     }
     CHECK((refused || std::memcmp(loaded, values, sizeof values) == 0));
 
-    const std::vector<DamagedFile> damaged = verify_checkpoint(folder);
+    const std::vector<checkpoint::AuditFault> damaged = checkpoint::audit_checkpoint(folder).faults;
     const std::vector<checkpoint::ViewFault> faults = checkpoint::faults_of_view(folder / file_name, {&tensor});
     CHECK(damaged.size() == (refused || !faults.empty() ? 1 : 0));
     if (damaged.empty()) return "";
-    CHECK(damaged[0].text.find(file_name) != std::string::npos);
-    CHECK(damaged[0].text.find("layer 0 expert 1") != std::string::npos);
-    return faults.empty() ? damaged[0].text : faults[0].what;
+    CHECK(damaged[0].file == file_name);
+    CHECK(checkpoint::list_damaged(damaged[0].tensors) == "layer 0 expert 1");
+    return faults.empty() ? damaged[0].what : faults[0].what;
   }
 };
 
