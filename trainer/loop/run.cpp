@@ -158,7 +158,7 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.memory = {{"weights", memory.weights},         {"gradients", memory.gradients},
                    {"optimizer", memory.optimizer},     {"packed weights", memory.packed},
                    {"activations", memory.activations}, {"buffers", memory.buffers},
-                   {"program", memory.program}};
+                   {"snapshot", memory.snapshot},       {"program", memory.program}};
   banner.memory_available = available_memory();
   return banner;
 }
