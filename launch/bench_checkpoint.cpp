@@ -14,9 +14,11 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include <CLI/App.hpp>
@@ -26,7 +28,6 @@
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 #include <spawn.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,7 +40,7 @@ using Clock = std::chrono::steady_clock;
 struct Arguments {
   ConfigOptions config;
   std::string folder = "runs";
-  std::int64_t repeats = 3;
+  std::int64_t repeats = 5;
   bool json = false;
 };
 
@@ -48,7 +49,18 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Runs a program to its end, with nothing on its outputs; gives its peak memory in bytes.
+// The most memory that a process has had; 0 once it has ended.
+std::int64_t peak_of(pid_t process) {
+  std::ifstream status(fmt::format("/proc/{}/status", process));
+  for (std::string word; status >> word;) {
+    std::int64_t kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
+}
+
+// Runs a program to its end, with nothing on its outputs; gives its peak memory in bytes. (What wait4 tells would be
+// that of this process, whose memory the child has until it starts the program.)
 std::int64_t run_program(const std::vector<std::string>& command) {
   std::vector<char*> words;
   for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
@@ -61,10 +73,14 @@ std::int64_t run_program(const std::vector<std::string>& command) {
   const int refused = ::posix_spawnp(&child, words[0], &actions, nullptr, words.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (refused != 0) fail(ErrorKind::Runtime, "cannot start {}", command[0]);
+  std::int64_t peak = 0;
   int status = 0;
-  struct rusage used {};
-  if (::wait4(child, &status, 0, &used) < 0 || status != 0) fail(ErrorKind::Runtime, "{} failed", command[0]);
-  return std::int64_t{used.ru_maxrss} * 1024;
+  while (::waitpid(child, &status, WNOHANG) == 0) {
+    peak = std::max(peak, peak_of(child));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (status != 0) fail(ErrorKind::Runtime, "{} failed", command[0]);
+  return peak;
 }
 
 // The pages of a file that is on the disk leave memory, so that the next reader has to go there.
@@ -102,6 +118,7 @@ class Bench {
     world.sum(std::span<std::int64_t>(&bytes_, 1));
     state_.run_id = "bench";
     state_.config_toml = "# of no run\n";
+    saver_.reserve(engine_.state());  // as a run does
     step({});
     step({});
   }
@@ -112,24 +129,18 @@ class Bench {
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
 
-  void round() {
-    // In turn, so that a disk that speeds up or slows down does so for all.
-    const double dd = together([&] { write_with_dd(); });
-    together([&] { fs::remove(dd_file()); });
-    const double sync = save_and_wait();
-    const fs::path saved = folder_ / "checkpoints" / fmt::format("step-{:08}", state_.step);
-    const double plain = read_with_dd(saved);
-    const double load = read_back(saved);
-    const double beside = save_beside(sync);
-    figures_["dd_write_s"].push_back(dd);
-    figures_["save_s"].push_back(sync);
-    figures_["write_of_dd"].push_back(dd / sync);
-    figures_["plain_read_s"].push_back(plain);
-    figures_["load_s"].push_back(load);
-    figures_["read_of_plain"].push_back(plain / load);
-    figures_["async_cost_s"].push_back(beside);
-    figures_["async_of_sync"].push_back(std::max(0.0, beside) / sync);
-    reshard();
+  // Everything once. Which of two goes first changes from round to round.
+  void round(bool own_first) {
+    const auto in_turn = [&](const std::function<void()>& own, const std::function<void()>& other) {
+      (own_first ? own : other)();
+      (own_first ? other : own)();
+    };
+    fs::path saved;
+    in_turn([&] { saved = save_and_wait(); }, [&] { write_with_dd(); });
+    in_turn([&] { read_back(saved); }, [&] { read_with_dd(saved); });
+    save_beside();
+    saved = folder_ / "checkpoints" / fmt::format("step-{:08}", saved_step_);
+    in_turn([&] { reshard(saved); }, [&] { copy(saved); });
   }
 
   nlohmann::json result() const {
@@ -139,33 +150,59 @@ class Bench {
                              {"overhead", static_cast<double>(file_bytes_) / static_cast<double>(bytes_) - 1},
                              {"reshard_peak_bytes", reshard_peak_},
                              {"largest_expert_bytes", largest_expert_bytes()}};
-    for (const auto& [name, values] : figures_) result[name] = median(values);
+    for (const auto& [name, values] : figures_) {
+      result[name] = *std::min_element(values.begin(), values.end());
+      result["rounds"][name] = values;
+    }
+    const auto ratio = [&](const char* name, const char* of) {
+      return result.at(name).get<double>() / result.at(of).get<double>();
+    };
+    result["write_of_dd"] = ratio("dd_write_s", "save_s");
+    result["read_of_plain"] = ratio("plain_read_s", "load_s");
+    result["reshard_of_cp"] = ratio("cp_s", "reshard_s");
+    result["async_cost_s"] = std::max(0.0, median(figures_.at("async_cost_s")));  // a difference: noise has both signs
+    result["async_of_sync"] = ratio("async_cost_s", "save_s");
+    result["async_stall_of_sync"] = ratio("async_stall_s", "save_s");
     return result;
   }
 
  private:
   // The time from when all ranks begin to when all are done.
   double together(const std::function<void()>& work) {
+    return collective_work([&] { collectively(world_, "measuring", work); });
+  }
+  // The same of work that is collective itself.
+  double collective_work(const std::function<void()>& work) {
     world_.barrier();
     const auto start = Clock::now();
-    collectively(world_, "measuring", work);
+    work();
+    world_.barrier();
     return std::chrono::duration<double>(Clock::now() - start).count();
   }
 
-  fs::path dd_file() const { return folder_ / fmt::format("dd-{}", world_.rank().value()); }
-  void write_with_dd() const {
-    run_program({"dd", "if=/dev/zero", "of=" + dd_file().string(), "bs=1M", "iflag=count_bytes",
-                 fmt::format("count={}", my_bytes_), "conv=fsync"});
+  void write_with_dd() {
+    const fs::path file = folder_ / fmt::format("dd-{}", world_.rank().value());
+    note("dd_write_s", together([&] {
+           run_program({"dd", "if=/dev/zero", "of=" + file.string(), "bs=1M", "iflag=count_bytes",
+                        fmt::format("count={}", my_bytes_), "conv=fsync"});
+         }));
+    together([&] { fs::remove(file); });
   }
-  double read_with_dd(const fs::path& saved) {
+  void read_with_dd(const fs::path& saved) {
+    const std::vector<fs::path> files = forgotten_files(saved);
+    note("plain_read_s", together([&] {
+           for (std::size_t i = usize(world_.rank().value()); i < files.size(); i += usize(world_.size())) {
+             run_program({"dd", "if=" + files[i].string(), "of=/dev/null", "bs=1M"});
+           }
+         }));
+  }
+  // The files of a checkpoint, none of which is in memory any more.
+  std::vector<fs::path> forgotten_files(const fs::path& saved) const {
     const std::vector<fs::path> files = files_in(saved);
-    return together([&] {
-      for (const fs::path& file : files) forget(file);
-      for (std::size_t i = usize(world_.rank().value()); i < files.size(); i += usize(world_.size())) {
-        run_program({"dd", "if=" + files[i].string(), "of=/dev/null", "bs=1M"});
-      }
-    });
+    for (const fs::path& file : files) forget(file);
+    return files;
   }
+  void note(const char* name, double seconds) { figures_[name].push_back(seconds); }
 
   double step(const StepHooks& hooks) {
     const Random random(1, "bench tokens");
@@ -187,60 +224,52 @@ class Bench {
     require(outcome && outcome->failure.empty(), "{}", outcome ? outcome->failure : "nothing was saved");
   }
 
-  double save_and_wait() {
-    world_.barrier();
-    const auto start = Clock::now();
-    saver_.begin(state_, engine_.state(), SaveMode::AndWait);
-    const auto outcome = saver_.finish();
+  fs::path save_and_wait() {
+    std::optional<SaveOutcome> outcome;
+    note("save_s", collective_work([&] {
+           saver_.begin(state_, engine_.state(), SaveMode::AndWait);
+           outcome = saver_.finish();
+         }));
     require_saved(outcome);
+    saved_step_ = outcome->step;
     file_bytes_ = 0;
     for (const fs::path& file : files_in(outcome->path)) file_bytes_ += static_cast<std::int64_t>(fs::file_size(file));
-    return std::chrono::duration<double>(Clock::now() - start).count();
+    step({});  // so that the next one is another step's
+    return outcome->path;
   }
 
-  double read_back(const fs::path& saved) {
-    const std::vector<fs::path> files = files_in(saved);
-    world_.barrier();
-    if (world_.is_root()) {
-      for (const fs::path& file : files) forget(file);
-    }
+  void read_back(const fs::path& saved) {
     const std::vector<StateTensor> tensors = engine_.state();
-    world_.barrier();
-    const auto start = Clock::now();
-    load_checkpoint(world_, saved, tensors);
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    forgotten_files(saved);
+    note("load_s", collective_work([&] { load_checkpoint(world_, saved, tensors); }));
     engine_.touch();
-    return seconds;
   }
 
   // What steps with a save beside them take more than as many without one, before and after.
-  double save_beside(double sync_s) {
+  void save_beside() {
     const StepHooks hooks{.accept = {}, .before_update = [&] { saver_.before_update(); }};
-    const double usual = step({});
-    const auto steps = std::max<std::int64_t>(3, static_cast<std::int64_t>(3 * sync_s / usual));
-    double without = 0;
     double with = 0;
-    const auto measure_without = [&] {
-      for (std::int64_t i = 0; i < steps; ++i) without += step({});
-    };
-    measure_without();
-    world_.barrier();
-    const auto start = Clock::now();
-    saver_.begin(state_, engine_.state(), SaveMode::Beside);
     std::optional<SaveOutcome> outcome;
-    for (std::int64_t i = 0; i < steps; ++i) {
-      step(hooks);
-      if (!outcome) outcome = saver_.poll();
-    }
-    world_.barrier();
-    with = std::chrono::duration<double>(Clock::now() - start).count();
-    if (!outcome) outcome = saver_.finish();
+    std::int64_t steps = 0;
+    const auto without = [&](std::int64_t count) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < count; ++i) sum += step({});
+      return sum;
+    };
+    const double before = without(4);
+    with = collective_work([&] {
+      saver_.begin(state_, engine_.state(), SaveMode::Beside);
+      for (; !outcome; ++steps) {
+        step(hooks);
+        outcome = saver_.poll();
+      }
+    });
+    const double after = without(4);
     require_saved(outcome);
-    figures_["async_stall_s"].push_back(outcome->stall_s);
-    figures_["async_stall_of_sync"].push_back(outcome->stall_s / sync_s);
-    figures_["async_write_s"].push_back(outcome->write_s);
-    measure_without();
-    return with - without / 2;
+    saved_step_ = outcome->step;
+    note("async_cost_s", with - static_cast<double>(steps) * (before + after) / 8);
+    note("async_stall_s", outcome->stall_s);
+    note("async_write_s", outcome->write_s);
   }
 
   std::int64_t largest_expert_bytes() const {
@@ -258,40 +287,38 @@ class Bench {
   }
 
   // This program and cp, each in a process of its own; rank 0 alone, since that is how they are used.
-  void reshard() {
-    const fs::path saved = folder_ / "checkpoints" / fmt::format("step-{:08}", newest_step());
-    double cp = 0;
-    double own = 0;
-    cp = together([&] {
-      if (!world_.is_root()) return;
-      run_program({"sh", "-c", fmt::format("cp -r '{0}' '{1}' && sync -f '{1}'", saved.string(), copy_.string())});
-    });
-    own = together([&] {
-      if (!world_.is_root()) return;
-      reshard_peak_ =
-          std::max(reshard_peak_, run_program({fs::read_symlink("/proc/self/exe").string(), "checkpoint", "reshard",
-                                               saved.string(), resharded_.string(), "--per-expert"}));
-    });
+  void alone(const char* name, const fs::path& result, const std::function<void()>& work) {
+    note(name, together([&] {
+           if (world_.is_root()) work();
+         }));
     together([&] {
-      if (!world_.is_root()) return;
-      fs::remove_all(copy_);
-      fs::remove_all(resharded_);
+      if (world_.is_root()) fs::remove_all(result);
     });
-    figures_["cp_s"].push_back(cp);
-    figures_["reshard_s"].push_back(own);
-    figures_["reshard_of_cp"].push_back(cp / own);
   }
-  std::int64_t newest_step() const { return find_newest_checkpoint(folder_ / "checkpoints")->state.step; }
+  void copy(const fs::path& saved) {
+    const fs::path to = folder_ / "copy";
+    alone("cp_s", to, [&] {
+      run_program({"sh", "-c", fmt::format("cp -r '{0}' '{1}' && sync -f '{1}'", saved.string(), to.string())});
+    });
+  }
+  void reshard(const fs::path& saved) {
+    const fs::path to = folder_ / "resharded";
+    const std::string program = fs::read_symlink("/proc/self/exe").string();
+    alone("reshard_s", to, [&] {
+      const std::int64_t peak =
+          run_program({program, "checkpoint", "reshard", saved.string(), to.string(), "--per-expert"});
+      reshard_peak_ = std::max(reshard_peak_, peak);
+    });
+  }
 
   Config config_;
   const Group& world_;
   Layout layout_;
   mutable Engine engine_;
   fs::path folder_;
-  fs::path copy_ = folder_ / "copy";
-  fs::path resharded_ = folder_ / "resharded";
   RunState state_;
   CheckpointSaver saver_;
+  std::int64_t saved_step_ = 0;
   std::int64_t my_bytes_ = 0;
   std::int64_t bytes_ = 0;
   std::int64_t file_bytes_ = 0;
@@ -323,13 +350,13 @@ int run_bench_checkpoint(const Arguments& arguments) {
   nlohmann::json result;
   {
     Bench bench(arguments, config, world);
-    for (std::int64_t i = 0; i < arguments.repeats; ++i) bench.round();
+    for (std::int64_t i = 0; i < arguments.repeats; ++i) bench.round(i % 2 == 0);
     result = bench.result();
   }
   if (!world.is_root()) return 0;
   const auto bytes = [&](const char* key) { return size_text(result.at(key).get<std::int64_t>()); };
-  fmt::print("{} rank{}, a state of {} in files of {} ({:+.2f} %); medians of {}\n\n", world.size(),
-             world.size() == 1 ? "" : "s", bytes("state_bytes"), bytes("file_bytes"),
+  fmt::print("{} rank{}, a state of {} in files of {} ({:+.2f} %); the best of {} rounds, of the cost the median\n\n",
+             world.size(), world.size() == 1 ? "" : "s", bytes("state_bytes"), bytes("file_bytes"),
              100 * result.at("overhead").get<double>(), arguments.repeats);
   fmt::print("{:<80} {:>9} {:>9}   {:>5}   {}\n", "", "own", "other", "ratio", "wanted");
   for (const Row& row : rows) {
@@ -350,7 +377,9 @@ void add_bench_checkpoint(CLI::App& parent, Run& run) {
   add_config_options(*command, arguments->config, ConfigFile::Option);
   command->add_option("--folder", arguments->folder, "Where to write: on the disk that is to be measured")
       ->capture_default_str();
-  command->add_option("--repeats", arguments->repeats, "Rounds, of which the medians are told")
+  command
+      ->add_option("--repeats", arguments->repeats,
+                   "Rounds; the best times of each count, since shared disks stall at random")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");

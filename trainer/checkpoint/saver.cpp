@@ -79,6 +79,17 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+std::int64_t padded(std::int64_t elements) {
+  constexpr std::int64_t cache_line = 16;  // elements
+  return (elements + cache_line - 1) / cache_line * cache_line;
+}
+
+Bytes snapshot_bytes(std::span<const StateTensor> tensors) {
+  std::int64_t elements = 0;
+  for (const StateTensor& tensor : tensors) elements += tensor.write ? padded(tensor.elements()) : 0;
+  return Bytes(elements * isize(sizeof(float)));
+}
+
 std::string path_of(const StateTensor& tensor) {
   return record_of(tensor, {}).path;
 }
@@ -209,34 +220,37 @@ std::optional<SaveOutcome> CheckpointSaver::begin(const RunState& state, std::sp
     attempt.in_use = false;
     return last;
   }
+  worker_.wait();  // for reserve(), at most
   worker_.start([this] { write(); });
   return last;
 }
 
+void CheckpointSaver::reserve(std::span<const StateTensor> tensors) {
+  const Bytes needed = snapshot_bytes(tensors);
+  worker_.start([this, needed] {
+    try {
+      reserve_snapshot(needed);
+      snapshot_.zero();  // touches every page
+    } catch (const std::exception&) {
+      snapshot_ = Buffer();  // the save that needs it tries again, and tells what is wrong
+    }
+  });
+}
+
+void CheckpointSaver::reserve_snapshot(Bytes needed) {
+  if (needed <= snapshot_.size()) return;
+  snapshot_ = Buffer();  // first: never two of them
+  snapshot_ = Buffer(cpu_device(), needed);
+}
+
 void CheckpointSaver::take_snapshot() {
   Attempt& attempt = *attempt_;
-  constexpr std::int64_t alignment = 16;  // elements: a cache line
-  std::int64_t elements = 0;
-  const auto place = [&](const StateTensor& tensor) {
-    const std::int64_t at = elements;
-    elements += (tensor.elements() + alignment - 1) / alignment * alignment;
-    return at;
-  };
-  for (const StateTensor& tensor : attempt.tensors) {
-    if (tensor.write) place(tensor);
-  }
-  const Bytes needed(elements * isize(sizeof(float)));
-  if (snapshot_.size() < needed) {
-    snapshot_ = Buffer();  // first: never two of them
-    snapshot_ = Buffer(cpu_device(), needed);
-  }
-  auto* const memory = static_cast<float*>(snapshot_.data());
-  elements = 0;
+  reserve_snapshot(snapshot_bytes(attempt.tensors));
+  auto* memory = static_cast<float*>(snapshot_.data());
   for (StateTensor& tensor : attempt.tensors) {
     if (!tensor.write) continue;
-    float* const copy = memory + place(tensor);
-    std::memcpy(copy, tensor.data, usize(tensor.elements()) * sizeof(float));
-    tensor.data = copy;
+    std::memcpy(memory, tensor.data, usize(tensor.elements()) * sizeof(float));
+    tensor.data = std::exchange(memory, memory + padded(tensor.elements()));
   }
 }
 

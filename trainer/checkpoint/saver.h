@@ -47,6 +47,9 @@ class CheckpointSaver {
   CheckpointSaver(const Group& world, SaveOptions options);
   ~CheckpointSaver();  // a save that is still under way is dropped
 
+  // Not collective: takes the memory of snapshots of such tensors in the worker's thread, so that the first save finds
+  // it ready. Only before the first begin().
+  void reserve(std::span<const StateTensor> tensors);
   // Collective. Where the last save is not done, waits for it first (back-pressure); its outcome is given. The tensors
   // are read by another thread until before_update() (Beside) or finish() (AndWait) has returned.
   std::optional<SaveOutcome> begin(const RunState& state, std::span<const StateTensor> tensors, SaveMode mode);
@@ -66,6 +69,7 @@ class CheckpointSaver {
 
   std::vector<Shard> plan_shards(std::int64_t& bytes_of_all) const;
   void prepare(std::int64_t bytes_of_all);
+  void reserve_snapshot(Bytes needed);
   void take_snapshot();
   void write();
   void commit();
@@ -73,7 +77,7 @@ class CheckpointSaver {
 
   const Group& world_;
   SaveOptions options_;
-  Buffer snapshot_;  // kept from save to save: its pages are dear the first time
+  Buffer snapshot_;  // kept from save to save: a page is dear the first time
   bool coverage_known_ = false;
   std::unique_ptr<Attempt> attempt_;
   checkpoint::Worker worker_;  // last: its job uses the others

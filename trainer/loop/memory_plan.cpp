@@ -115,15 +115,17 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   return plan;
 }
 
+bool saves_beside(const Config& config) {
+  return config.checkpoint.async && config.checkpoint.every > 0 && config.checkpoint.every < config.train.steps;
+}
+
 MemoryPlan plan_largest_memory(const Config& config, const Grid& grid, int threads, Bytes program) {
   // The first rank of a group has the most of its experts, and only the last group may differ in size from the first.
   const MemoryPlan first = plan_memory(config, grid, grid.first_rank(0), threads, program);
   const MemoryPlan last = plan_memory(config, grid, grid.first_rank(grid.groups() - 1), threads, program);
   MemoryPlan largest = last.total() > first.total() ? last : first;
-  // The last save of a run is waited for and needs none. Writing is spread evenly over the ranks.
-  const bool beside =
-      config.checkpoint.async && config.checkpoint.every > 0 && config.checkpoint.every < config.train.steps;
-  if (beside) largest.snapshot = 3 * f32 * count_parameters(config).total / grid.ranks;
+  // Writing is spread evenly over the ranks.
+  if (saves_beside(config)) largest.snapshot = 3 * f32 * count_parameters(config).total / grid.ranks;
   return largest;
 }
 

@@ -25,6 +25,8 @@ struct MemoryPlan {  // bytes of one rank
 // For a rank at the peak of a training step, with experts as unevenly loaded as a young router's. The config is
 // resolved. program: what the process holds already, before the model is made.
 MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads, Bytes program);
+// Does the run ever save while it goes on? The last save is waited for, and needs no snapshot.
+bool saves_beside(const Config& config);
 // Of a whole run, for the rank that will take most.
 MemoryPlan plan_largest_memory(const Config& config, const Grid& grid, int threads, Bytes program);
 

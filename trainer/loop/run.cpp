@@ -266,6 +266,7 @@ class Run {
     // What it goes on from lies in this folder already, or is another run's.
     const bool is_saved = !resumed_from_.empty() && options_.resume != Resume::Path;
     saving_.emplace(world_, config_, options_.out, resumed_from_, is_saved ? state_.step : -1);
+    saving_->reserve(engine_);
     MetricsWriter* const metrics_or_none = metrics_file ? &*metrics_file : nullptr;
     Progress* const progress_or_none = progress_ ? &*progress_ : nullptr;
     std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));

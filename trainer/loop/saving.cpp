@@ -3,6 +3,7 @@
 #include "comm/base/log.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "trainer/loop/memory_plan.h"
 
 #include <algorithm>
 
@@ -16,13 +17,17 @@ constexpr int most_failures_in_a_row = 3;
 Saving::Saving(const Group& world, const Config& config, const std::filesystem::path& out,
                const std::filesystem::path& resumed_from, std::int64_t saved_step)
     : world_(world),
-      beside_(config.checkpoint.async),
+      beside_(saves_beside(config)),
       saver_(world, {.folder = out / "checkpoints",
                      .keep = config.checkpoint.keep,
                      .pin_every = config.checkpoint.pin_every,
                      .resumed_from = resumed_from}),
       last_good_(resumed_from),
       saved_step_(saved_step) {}
+
+void Saving::reserve(Engine& engine) {
+  if (beside_) saver_.reserve(engine.state());
+}
 
 void Saving::boundary(const RunState& state, Engine& engine, bool due, bool last, MetricsWriter* metrics,
                       Progress* progress) {

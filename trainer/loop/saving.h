@@ -24,6 +24,8 @@ class Saving {
   Saving(const Group& world, const Config& config, const std::filesystem::path& out,
          const std::filesystem::path& resumed_from, std::int64_t saved_step);
 
+  // Makes ready what saves beside the training need; not collective.
+  void reserve(Engine& engine);
   // At a step's boundary, on all ranks. due: the state is to be saved; last: and the run ends here, so the save is
   // waited for. Where a save has come to its end, rank 0's metrics and progress are told (null elsewhere). Throws
   // CollectiveError where the run must end.
@@ -39,7 +41,7 @@ class Saving {
   void ended(const std::optional<SaveOutcome>& outcome, bool last, MetricsWriter* metrics, Progress* progress);
 
   const Group& world_;
-  bool beside_;
+  bool beside_;  // there will be saves that the training does not wait for
   CheckpointSaver saver_;
   std::filesystem::path last_good_;
   std::int64_t saved_step_;
