@@ -1,6 +1,5 @@
 #include "launch/cli.h"
 
-#include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
 #include "launch/bench.h"
@@ -11,9 +10,9 @@
 #include "launch/prepare.h"
 #include "launch/threads.h"
 #include "launch/train.h"
+#include "trainer/loop/failure.h"
 
 #include <array>
-#include <new>
 
 #include <CLI/CLI.hpp>
 
@@ -39,8 +38,7 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-// The one catch of the program. What all ranks have found alike is told once; what one rank alone has met ends the job
-// on all of them (law 6).
+// The catch of the program.
 int run_command_line(int argc, char** argv) {
   try {
     return run(argc, argv);
@@ -48,14 +46,8 @@ int run_command_line(int argc, char** argv) {
     refuse_to_start(error.what(), error.exit_code());
   } catch (const ConfigFaults& faults) {
     refuse_to_start(fmt::format("switchyard: {}", faults.what()), faults.exit_code());
-  } catch (const CollectiveError& error) {
-    end_job(error.what(), error.exit_code(), true);
-  } catch (const Error& error) {
-    end_job(error.what(), error.exit_code(), false);
-  } catch (const std::bad_alloc&) {
-    end_job("out of memory: a smaller train.micro_batch or model.seq_len, or more ranks, need less of it", 1, false);
   } catch (const std::exception& error) {
-    end_job(error.what(), 1, false);
+    end_job_over(error);
   }
 }
 

@@ -148,7 +148,9 @@ void end_job(const std::string& cause, int exit_code, bool everywhere) {
     if (me.rank == 0) speak(message);
     MPI_Barrier(MPI_COMM_WORLD);  // no rank's exit may make the launcher end rank 0 before it has spoken
     MPI_Finalize();
-    std::exit(exit_code);
+    // Not exit(): a thread that writes a checkpoint may still run, and must not see what it uses taken down.
+    std::fflush(nullptr);
+    _exit(exit_code);
   }
 
   if (mpi_call_failed) std::this_thread::sleep_for(2s);  // let the rank speak whose failure this one follows from

@@ -2,8 +2,9 @@
 //
 //   FAULTY_DISK="rank=1,call=fsync,path=experts,error=5"     calls on files whose path holds the text fail with that errno
 //   FAULTY_DISK="rank=1,call=pwrite,path=experts,short=1"    and writes take half of what they are given, or a byte
+//   FAULTY_DISK="rank=1,call=fsync,path=experts,sleep=20"    and fsync takes so many seconds
 //
-// rank: -1 for all of them.
+// rank: -1 for all of them. ends: instead of path, the text with which it ends.
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -32,7 +33,10 @@ bool is_meant(const char* call, int file) {
   if (rank != "-1" && (me == nullptr || rank != me)) return false;
   char path[4096];
   const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(file)).c_str(), path, sizeof path);
-  return length > 0 && std::string(path, static_cast<std::size_t>(length)).find(field("path")) != std::string::npos;
+  if (length <= 0) return false;
+  const std::string found(path, static_cast<std::size_t>(length));
+  const std::string ends = field("ends");
+  return ends.empty() ? found.find(field("path")) != std::string::npos : found.ends_with(ends);
 }
 
 template <class Function>
@@ -47,6 +51,10 @@ Function next(const char* name) {
 
 extern "C" int fsync(int file) {
   if (is_meant("fsync", file)) {
+    if (const int seconds = std::atoi(field("sleep").c_str()); seconds > 0) {
+      ::sleep(static_cast<unsigned>(seconds));
+      return next<int (*)(int)>("fsync")(file);
+    }
     errno = std::atoi(field("error").c_str());
     return -1;
   }

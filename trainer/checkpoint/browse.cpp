@@ -44,6 +44,7 @@ StepListing look_at(const fs::path& step_folder) {
   StepListing listing;
   listing.path = step_folder;
   try {
+    checkpoint::check_is_folder(step_folder);
     const checkpoint::Manifest manifest = checkpoint::read_manifest(step_folder);
     listing.info = checkpoint::info_of(step_folder, manifest);
     listing.files = isize(manifest.files.size());

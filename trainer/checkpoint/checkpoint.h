@@ -1,12 +1,12 @@
 // Saving and loading the whole state of a run, whatever the layout that wrote it.
 //
-//   checkpoints/latest                     a hint: the name of the newest step folder; replaced atomically, never
-//   trusted checkpoints/step-00000400/
-//     manifest.json                        the truth: run, step, cursor, config, and every file and tensor with its
-//     hash index.h5                             one view of everything for h5py, h5ls, HDFView; never read on resume
-//     replicated-00000-of-00004.h5         /embed_tokens/weight, /layers/3/self_attn/q_proj/weight, ...
-//     experts-00000-of-00004.h5            /layers/3/experts/17/{w_gate,w_up,w_down}; one file for each rank that
-//     writes pinned                               put there by people: retention then leaves the folder alone
+//   checkpoints/latest                a hint: the name of the newest step folder; replaced atomically, never trusted
+//   checkpoints/step-00000400/
+//     manifest.json                   the truth: run, step, cursor, config, and every file and tensor with its hash
+//     index.h5                        one view of everything for h5py, h5ls, HDFView; never read on resume
+//     replicated-00000-of-00004.h5    /embed_tokens/weight, /layers/3/self_attn/q_proj/weight, ...
+//     experts-00000-of-00004.h5       /layers/3/experts/17/{w_gate,w_up,w_down}; a file for each rank that writes
+//     pinned                          put there by people: retention then leaves the folder alone
 //
 // A parameter's name with slashes for dots is its path. Beside the weights lie Adam's moments, one group a parameter:
 // /optimizer/layers/3/experts/17/w_gate/{m,v}. With ZeRO-1 a moment may be cut: then m and v are groups of pieces,
@@ -45,9 +45,12 @@ struct StateTensor {
 };
 
 struct RunState {
-  std::int64_t step = 0;         // steps done
-  std::int64_t updates = 0;      // steps whose update was applied (bias correction counts these)
-  std::int64_t skipped = 0;      // non-finite steps
+  std::int64_t step = 0;     // steps done
+  std::int64_t updates = 0;  // steps whose update was applied (bias correction counts these)
+  std::int64_t skipped = 0;  // steps whose update was left out
+  // Of these, how many stand in a row at the end, by cause.
+  std::int64_t not_finite_in_a_row = 0;
+  std::int64_t spikes_in_a_row = 0;
   std::int64_t tokens = 0;       // trained on
   std::int64_t next_sample = 0;  // data cursor: global index of the next sequence
   std::uint64_t seed = 0;

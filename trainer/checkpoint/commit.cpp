@@ -56,6 +56,13 @@ bool is_ours_and_dead(const fs::path& folder) {
   return fs::is_empty(folder, error) || is_there(folder / manifest_name);
 }
 
+// False where the file system cannot do it.
+bool swap_names(const fs::path& one, const fs::path& other) {
+  if (::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0) return true;
+  if (errno != EINVAL && errno != ENOSYS) fail_errno(ErrorKind::Runtime, "cannot replace", other);
+  return false;
+}
+
 // Out of sight at once, then off the disk at leisure.
 void throw_away(const fs::path& folder) {
   for (int attempt = 0; attempt < 1000; ++attempt) {
@@ -127,22 +134,34 @@ TemporaryFolder::~TemporaryFolder() {
 
 fs::path TemporaryFolder::publish(const std::function<void(const char* point)>& passed) {
   sync_folder(path_);
+  bool swapped = false;  // path_ is then the folder whose place was taken
   if (!is_there(final_path_)) {
     rename_path(path_, final_path_);
-    path_.clear();
-  } else if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) != 0) {
+  } else if (swap_names(path_, final_path_)) {
+    swapped = true;
+  } else {
     // A file system that cannot swap two names: for a moment the step has no folder, and those before it stand.
-    if (errno != EINVAL && errno != ENOSYS) fail_errno(ErrorKind::Runtime, "cannot replace", final_path_);
     throw_away(final_path_);
     rename_path(path_, final_path_);
-    path_.clear();
   }
-  passed("checkpoint: renamed");
-  sync_folder(final_path_.parent_path());
+  try {
+    passed("checkpoint: renamed");
+    sync_folder(final_path_.parent_path());
+  } catch (...) {
+    // It might not outlast a power cut, and is told of as not saved: then it must not be found here either.
+    if (swapped) {
+      swap_names(path_, final_path_);
+    } else {
+      std::error_code error;
+      fs::rename(final_path_, path_, error);
+    }
+    throw;
+  }
   // From here on the checkpoint is committed, and nothing may fail the save.
   std::error_code error;
   fs::remove(final_path_ / marker_name, error);
-  if (!path_.empty()) remove_folder(std::exchange(path_, fs::path()));  // the one whose place was taken
+  if (swapped) remove_folder(path_);
+  path_.clear();
   return final_path_;
 }
 

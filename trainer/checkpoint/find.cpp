@@ -12,16 +12,27 @@ namespace checkpoint {
 std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints) {
   std::vector<Candidate> found;
   std::error_code error;
+  if (!std::filesystem::exists(checkpoints, error) && !error) return found;
   for (std::filesystem::directory_iterator entry(checkpoints, error), end; !error && entry != end;
        entry.increment(error)) {
     const auto step = step_of_folder_name(entry->path().filename().string());
-    std::error_code status;
-    if (step && entry->symlink_status(status).type() == std::filesystem::file_type::directory) {
-      found.push_back({*step, entry->path()});
-    }
+    if (step) found.push_back({*step, entry->path()});
   }
+  // An unreadable folder is not an empty one: taken for that, a run would begin anew over what it holds.
+  if (error) fail(ErrorKind::Runtime, "cannot list {}: {}", checkpoints.string(), error.message());
   std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) { return a.step > b.step; });
   return found;
+}
+
+void check_is_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  const auto type = std::filesystem::symlink_status(path, error).type();
+  if (type == std::filesystem::file_type::symlink) {
+    fail(ErrorKind::Data, "{}: is a symbolic link, which is not followed", path.string());
+  }
+  if (type != std::filesystem::file_type::directory) {
+    fail(ErrorKind::Data, "{}: is no folder, and has the name of a checkpoint", path.string());
+  }
 }
 
 namespace {
@@ -45,6 +56,7 @@ void check_complete(const std::filesystem::path& step_folder, const Manifest& ma
 }
 
 Manifest read_complete(const Candidate& candidate) {
+  check_is_folder(candidate.path);
   Manifest manifest = read_manifest(candidate.path);
   check_complete(candidate.path, manifest);
   return manifest;
@@ -53,7 +65,7 @@ Manifest read_complete(const Candidate& candidate) {
 bool looks_complete(const Candidate& candidate) try {
   read_complete(candidate);
   return true;
-} catch (const Error&) {
+} catch (const std::exception&) {
   return false;
 }
 

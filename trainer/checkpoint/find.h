@@ -15,9 +15,11 @@ struct Candidate {
   std::filesystem::path path;
 };
 
-// The folders with a step's name, newest first; no symbolic links.
+// Whatever has a step's name, newest first. Throws Error(Runtime) where the folder is there and cannot be listed.
 std::vector<Candidate> step_folders(const std::filesystem::path& checkpoints);
 
+// Throws Error(Data) where it is a symbolic link, or a file.
+void check_is_folder(const std::filesystem::path& path);
 // Every file is there with its size, and the folder, where it is named as a step, is named as its own. Throws
 // Error(Data).
 void check_complete(const std::filesystem::path& step_folder, const Manifest& manifest);

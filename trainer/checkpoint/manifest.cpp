@@ -254,6 +254,7 @@ std::string to_text(const Manifest& manifest) try {
       {"step", state.step},
       {"updates", state.updates},
       {"skipped", state.skipped},
+      {"left_out_in_a_row", {{"not_finite", state.not_finite_in_a_row}, {"spikes", state.spikes_in_a_row}}},
       {"tokens", state.tokens},
       {"cursor", {{"next_sample", state.next_sample}, {"seed", state.seed}}},
       {"spike_losses", state.spike_losses},
@@ -274,6 +275,9 @@ std::string to_text(const Manifest& manifest) try {
 }
 
 Manifest parse_manifest(std::string_view text, const std::string& where) {
+  if (isize(text.size()) > max_manifest_bytes) {
+    fail(ErrorKind::Data, "{}: has {} bytes, more than the {} that are read", where, text.size(), max_manifest_bytes);
+  }
   const json value = checked_json(text, where);
   const JsonFields fields(value, where);
   Manifest manifest;
@@ -282,6 +286,9 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   state.step = fields.integer("step", 0, most_integer);
   state.updates = fields.integer("updates", 0, most_integer);
   state.skipped = fields.integer("skipped", 0, most_integer);
+  const JsonFields left_out(fields.any("left_out_in_a_row"), where + ": left_out_in_a_row");
+  state.not_finite_in_a_row = left_out.integer("not_finite", 0, most_integer);
+  state.spikes_in_a_row = left_out.integer("spikes", 0, most_integer);
   state.tokens = fields.integer("tokens", 0, most_integer);
   const JsonFields cursor(fields.any("cursor"), where + ": cursor");
   state.next_sample = cursor.integer("next_sample", 0, most_integer);

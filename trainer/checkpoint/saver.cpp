@@ -319,7 +319,7 @@ void CheckpointSaver::commit() {
         options_.folder,
         {.keep = options_.keep, .pin_every = options_.pin_every, .spared = {attempt.path, options_.resumed_from}});
     attempt.fault_point("checkpoint: old ones retired");
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     log_warning("{} was saved, but: {}", attempt.path.string(), error.what());
   }
 }

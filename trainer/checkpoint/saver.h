@@ -1,6 +1,6 @@
 // Saving beside the training: the step loop hands over what is to be saved and goes on; a thread of each rank takes a
-// snapshot of it in memory and writes that. Only the step after next's update waits, and only while the snapshot is
-// being taken.
+// snapshot of it in memory and writes that. Only the next step's update waits, and only while the snapshot is being
+// taken.
 //
 // A save is under way from begin() on; poll() at each step's boundary carries it on as soon as all ranks have written,
 // and gives how it ended. All ranks make the same calls at the same boundaries, and learn the same outcome.

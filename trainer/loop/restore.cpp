@@ -2,28 +2,28 @@
 
 #include "comm/group/agree.h"
 #include "data/tokenizer/tokenizer_file.h"
+#include "trainer/checkpoint/browse.h"
 #include "trainer/config/compare.h"
 #include "trainer/config/load.h"
 
 #include <functional>
 #include <limits>
 #include <optional>
+#include <sstream>
 
 namespace switchyard {
 
 namespace fs = std::filesystem;
 
 CheckpointInfo locate_checkpoint(const fs::path& path) {
-  if (!fs::is_directory(path)) {
-    fail(ErrorKind::Usage, "{} is no folder: a checkpoint is a run's folder or one of its step folders", path.string());
-  }
-  if (fs::exists(path / "manifest.json")) return read_checkpoint_info(fs::absolute(path));
-  const fs::path checkpoints = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
   std::vector<std::string> skipped;
-  if (const auto newest = find_newest_checkpoint(fs::absolute(checkpoints), &skipped)) return *newest;
-  std::string reasons;
-  for (const std::string& reason : skipped) reasons += "; " + reason;
-  fail(ErrorKind::Usage, "{} holds no complete checkpoint{}", path.string(), reasons);
+  const fs::path folder = one_step_folder(path, &skipped);
+  if (!skipped.empty()) {
+    // A path never falls back: whoever named it did not mean an older one.
+    fail(ErrorKind::Data, "{}: its newest checkpoint is damaged; to use {} all the same, name that folder. {}",
+         path.string(), folder.filename().string(), skipped.front());
+  }
+  return read_checkpoint_info(fs::absolute(folder));
 }
 
 namespace {
@@ -51,11 +51,18 @@ CheckpointInfo locate_checkpoint(const Group& world, const fs::path& path) {
 std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const fs::path& checkpoints,
                                                 std::optional<std::int64_t> before,
                                                 std::vector<std::string>& passed_over) {
-  return look_together(world, [&] {
-    const auto newest =
-        find_newest_checkpoint(checkpoints, &passed_over, before.value_or(std::numeric_limits<std::int64_t>::max()));
-    return newest ? fs::absolute(newest->path) : fs::path();
+  std::string reasons;  // a line each
+  auto newest = look_together(world, [&] {
+    std::vector<std::string> skipped;
+    const auto found =
+        find_newest_checkpoint(checkpoints, &skipped, before.value_or(std::numeric_limits<std::int64_t>::max()));
+    for (const std::string& reason : skipped) reasons += reason + '\n';
+    return found ? fs::absolute(found->path) : fs::path();
   });
+  // What rank 0 has passed over decides, on all ranks, whether a run may begin anew.
+  std::istringstream lines(world.broadcast(reasons, Rank(0)));
+  for (std::string reason; std::getline(lines, reason);) passed_over.push_back(reason);
+  return newest;
 }
 
 Config config_of(const CheckpointInfo& checkpoint) {

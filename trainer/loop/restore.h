@@ -13,14 +13,14 @@
 
 namespace switchyard {
 
-// path: a step folder, a run's checkpoints folder, or a run's folder (then its newest complete checkpoint). Throws
-// Error(Usage), beginning with the path, where there is none.
+// path: a step folder, a run's checkpoints folder, or a run's folder (then its newest checkpoint). Throws Error(Usage)
+// where there is none, and Error(Data) where the newest is damaged: a path never falls back to an older one.
 CheckpointInfo locate_checkpoint(const std::filesystem::path& path);
 // The same on all ranks: rank 0 looks, since a run may be saving meanwhile. Collective.
 CheckpointInfo locate_checkpoint(const Group& world, const std::filesystem::path& path);
 
 // The newest complete checkpoint of a run's checkpoints folder (before step `before`), the same on all ranks; what was
-// passed over, and why, on rank 0. Collective.
+// passed over, and why, too. Collective.
 std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const std::filesystem::path& checkpoints,
                                                 std::optional<std::int64_t> before,
                                                 std::vector<std::string>& passed_over);

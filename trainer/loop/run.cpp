@@ -17,6 +17,7 @@
 #include "trainer/config/schema.h"
 #include "trainer/loop/engine.h"
 #include "trainer/loop/evaluation.h"
+#include "trainer/loop/failure.h"
 #include "trainer/loop/folder_lock.h"
 #include "trainer/loop/memory_plan.h"
 #include "trainer/loop/restore.h"
@@ -30,6 +31,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <limits>
 #include <memory>
 
@@ -92,21 +94,22 @@ std::optional<CheckpointInfo> choose_checkpoint(const Group& world, const RunOpt
                                                         "over them: choose another --out",
                                                         checkpoints.string()));
   }
-  if (options.resume == Resume::Must && !newest) {
+  if (options.resume == Resume::Must && !any) {
     throw CollectiveError(ErrorKind::Usage,
                           fmt::format("--resume must: there is no complete checkpoint in {}", checkpoints.string()));
   }
   if (!newest && any) {
     // Starting anew would take the place of what somebody may still mend.
-    throw CollectiveError(ErrorKind::Data,
-                          fmt::format("none of the checkpoints in {} can be loaded: mend or remove them, or choose "
-                                      "another --out to start anew",
-                                      checkpoints.string()));
+    throw CollectiveError(
+        ErrorKind::Data, fmt::format("there is no complete checkpoint in {} that can be loaded: mend or remove what is "
+                                     "there, or choose another --out to start anew",
+                                     checkpoints.string()));
   }
   return newest;
 }
 
-// A run's folder holds one history: going on from an earlier step in it would leave the later ones as its newest.
+// A run's folder holds one history: going on from an earlier step in it would leave the later ones as its newest, and
+// another run's checkpoints and metrics do not belong to this one.
 void check_out_folder(const RunOptions& options, const CheckpointInfo& checkpoint) {
   if (options.resume != Resume::Path) return;
   const fs::path checkpoints = options.out / "checkpoints";
@@ -114,6 +117,10 @@ void check_out_folder(const RunOptions& options, const CheckpointInfo& checkpoin
   if (newest && newest->state.step > checkpoint.state.step) {
     fail(ErrorKind::Usage, "{} holds step {} already, and --resume goes back to step {}: choose another --out",
          checkpoints.string(), newest->state.step, checkpoint.state.step);
+  }
+  if (newest && newest->state.run_id != checkpoint.state.run_id) {
+    fail(ErrorKind::Usage, "{} holds checkpoints of another run than {}: choose another --out", checkpoints.string(),
+         checkpoint.path.string());
   }
 }
 
@@ -272,7 +279,12 @@ class Run {
     std::int64_t last = std::min(steps, options_.stop_after.value_or(steps));
     // Asked while it was being made ready, a run that has a checkpoint of where it stands leaves at once; another one
     // does its first step, so that there is something to go on from.
-    if (share_last_step({}) && is_saved) last = state_.step;
+    // A time limit too short for anything asks after a step only: each start then gets on by one.
+    if (share_last_step({}, /*time_counts=*/false) && is_saved) last = state_.step;
+    // What lies in another run's folder only is saved here too, so that the same command goes on from here.
+    if (state_.step >= last && !is_saved) {
+      saving_->boundary(state_, engine_, /*due=*/true, /*last=*/true, metrics_or_none, progress_or_none);
+    }
     while (state_.step < last) {
       StepMetrics metrics;
       RankNews mine;
@@ -300,8 +312,9 @@ class Run {
         progress_->step(progress_of(metrics));
         if (metrics.valid_loss) progress_->note(evaluation_text(metrics));
       }
-      saving_->boundary(state_, engine_, is_due(config_.checkpoint.every, step, last), step == last, metrics_or_none,
-                        progress_or_none);
+      // While updates are being left out the checkpoint of before stays the newest: the run may yet be found diverged.
+      const bool due = is_due(config_.checkpoint.every, step, last) && (step == last || bad_in_a_row() == 0);
+      saving_->boundary(state_, engine_, due, step == last, metrics_or_none, progress_or_none);
     }
     stopping_.remove_file();
     if (progress_) {
@@ -320,8 +333,8 @@ class Run {
  private:
   // Between two steps: the ranks tell each other how the last one went and whether anyone is asked to stop, which is
   // the answer. Collective, and alike on all ranks.
-  bool share_last_step(RankNews mine) {
-    double next_s = std::max(pace_.longest(), mine.step_s);
+  bool share_last_step(RankNews mine, bool time_counts = true) {
+    double next_s = time_counts ? std::max(pace_.longest(), mine.step_s) : -std::numeric_limits<double>::infinity();
     if (is_due(config_.train.eval_every, state_.step + 1, config_.train.steps)) next_s += longest_evaluation_s_;
     mine.stop = stopping_.asked(next_s, expected_save_s());
     mine.gap_s = watchdog_.take_gap();
@@ -367,7 +380,7 @@ class Run {
     if (report.applied) {
       ++state_.updates;
       guard_.remember(report.loss, state_.spike_losses);
-      bad_in_a_row_ = {};
+      state_.not_finite_in_a_row = state_.spikes_in_a_row = 0;
     } else {
       if (skip.empty()) skip = not_finite;
       ++state_.skipped;
@@ -380,9 +393,11 @@ class Run {
     metrics = metrics_of(report, state_, skip, mine.step_s, engine_.take_exchange_seconds());
   }
 
+  std::int64_t bad_in_a_row() const { return state_.not_finite_in_a_row + state_.spikes_in_a_row; }
+
   // Counts and tells an update that was left out; ends the run where there have been too many.
   void leave_out(const std::string& why, double loss) {
-    ++(why == loss_spike ? bad_in_a_row_.spikes : bad_in_a_row_.not_finite);
+    ++(why == loss_spike ? state_.spikes_in_a_row : state_.not_finite_in_a_row);
     if (world_.is_root()) {
       if (why == loss_spike) {
         log_warning(
@@ -393,19 +408,23 @@ class Run {
                     state_.step);
       }
     }
-    const std::int64_t bad = bad_in_a_row_.not_finite + bad_in_a_row_.spikes;
-    if (bad < config_.train.max_bad_steps) return;
+    if (bad_in_a_row() < config_.train.max_bad_steps) return;
     // A checkpoint that is still being written is one of before these steps.
-    saving_->boundary(state_, engine_, /*due=*/false, /*last=*/true, nullptr, progress_ ? &*progress_ : nullptr);
+    std::string unsaved;
+    try {
+      saving_->boundary(state_, engine_, /*due=*/false, /*last=*/true, nullptr, progress_ ? &*progress_ : nullptr);
+    } catch (const CollectiveError& error) {
+      unsaved = fmt::format(". Besides, {}", error.what());
+    }
     const fs::path& good = saving_->last_good();
     throw CollectiveError(
         ErrorKind::Runtime,
         fmt::format(
             "the updates of {} steps in a row, up to step {}, had to be left out ({} not finite, {} loss spikes): "
             "the run has diverged. Nothing of these steps has been saved; the last good checkpoint is {}. A lower "
-            "train.lr or a longer train.warmup_steps may help",
-            bad, state_.step, bad_in_a_row_.not_finite, bad_in_a_row_.spikes,
-            good.empty() ? "none: the run has not saved yet" : good.string()));
+            "train.lr or a longer train.warmup_steps may help{}",
+            bad_in_a_row(), state_.step, state_.not_finite_in_a_row, state_.spikes_in_a_row,
+            good.empty() ? "none: the run has not saved yet" : good.string(), unsaved));
   }
 
   std::string evaluation_text(const StepMetrics& metrics) const {
@@ -428,9 +447,6 @@ class Run {
   Pace pace_;
   double longest_evaluation_s_ = 0;
   RunState state_;
-  struct {
-    std::int64_t not_finite = 0, spikes = 0;
-  } bad_in_a_row_;
   fs::path resumed_from_;
   std::optional<Saving> saving_;  // last: a save under way reads what stands above
 };
@@ -448,14 +464,14 @@ void check_chosen(const Group& world, const CheckpointInfo& checkpoint, const Co
   }
 }
 
-// Loads the checkpoint or, where it turns out to be damaged and the run may choose, the newest one before it that
-// loads.
-void restore_newest(const Group& world, Run& run, CheckpointInfo checkpoint, const Config& config,
-                    const RunOptions& options) {
+// Does `work` with the checkpoint or, where that turns out to be damaged and the run may choose, with the newest one
+// before it; gives the one that it was done with.
+CheckpointInfo first_that(const Group& world, CheckpointInfo checkpoint, const Config& config,
+                          const RunOptions& options, const std::function<void(const CheckpointInfo&)>& work) {
   for (;;) {
     try {
-      run.restore(checkpoint);
-      return;
+      work(checkpoint);
+      return checkpoint;
     } catch (const CollectiveError& error) {
       if (error.kind() != ErrorKind::Data || options.resume == Resume::Path) throw;
       if (world.is_root()) log_warning("passed over a checkpoint: {}", error.what());
@@ -483,25 +499,37 @@ RunOutcome run_training(const Group& world, Config config, const RunOptions& opt
                 (options.out / "stop").string());
   }
   const RunData data = open_data(world, config);
-  const std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
+  std::optional<CheckpointInfo> checkpoint = choose_checkpoint(world, options);
   if (checkpoint) check_chosen(world, *checkpoint, config, options);
   Layout layout(world, config);
-  const std::int64_t first_step = checkpoint ? checkpoint->state.step : 0;
   const std::string warning = affinity_warning(world, omp_get_max_threads());
   if (world.is_root()) {
     const bool colour = ::isatty(STDERR_FILENO) != 0;
+    const std::int64_t first_step = checkpoint ? checkpoint->state.step : 0;
     fmt::print(stderr, "{}", format_banner(make_banner(config, layout, data, options.out, first_step), colour));
     if (!warning.empty()) log_warning("{}", warning);
     if (checkpoint) log_info("going on from {}", checkpoint->path.string());
   }
   if (options.dry_run) return RunOutcome::Done;
-  if (checkpoint && first_step >= config.train.steps) {
-    log_info("{} has all {} steps already: nothing is left to do", checkpoint->path.string(), config.train.steps);
-    return RunOutcome::Done;
+  const auto is_finished = [&] { return checkpoint && checkpoint->state.step >= config.train.steps; };
+  if (is_finished()) {
+    // Nothing is to be done only where what was done is whole.
+    checkpoint = first_that(world, *checkpoint, config, options,
+                            [&](const CheckpointInfo& found) { load_checkpoint(world, found.path, {}); });
+    if (is_finished()) {
+      log_info("{} has all {} steps already: nothing is left to do", checkpoint->path.string(), config.train.steps);
+      return RunOutcome::Done;
+    }
   }
   Run run(world, config, options, data, layout, watchdog, stopping);
-  if (checkpoint) restore_newest(world, run, *checkpoint, config, options);
-  return run.train();
+  try {
+    if (checkpoint) {
+      first_that(world, *checkpoint, config, options, [&](const CheckpointInfo& found) { run.restore(found); });
+    }
+    return run.train();
+  } catch (const std::exception& error) {
+    end_job_over(error);  // before the run goes, which would wait for a save under way
+  }
 }
 
 }  // namespace switchyard
