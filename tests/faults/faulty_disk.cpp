@@ -1,8 +1,8 @@
 // A disk that fails by order, for programs that are started with this library in LD_PRELOAD:
 //
-//   FAULTY_DISK="rank=1,call=fsync,path=experts,error=5"     calls on files whose path holds the text fail with that errno
-//   FAULTY_DISK="rank=1,call=pwrite,path=experts,short=1"    and writes take half of what they are given, or a byte
-//   FAULTY_DISK="rank=1,call=fsync,path=experts,sleep=20"    and fsync takes so many seconds
+//   FAULTY_DISK="rank=1,call=fsync,path=experts,error=5"     calls on files whose path holds the text fail with that
+//   errno FAULTY_DISK="rank=1,call=pwrite,path=experts,short=1"    and writes take half of what they are given, or a
+//   byte FAULTY_DISK="rank=1,call=fsync,path=experts,sleep=20"    and fsync takes so many seconds
 //
 // rank: -1 for all of them. ends: instead of path, the text with which it ends.
 #include <cerrno>

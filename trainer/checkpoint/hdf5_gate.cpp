@@ -1,9 +1,19 @@
 #include "trainer/checkpoint/hdf5_gate.h"
 
+#include "comm/base/ids.h"
+#include "trainer/checkpoint/files.h"
 #include "trainer/checkpoint/hdf5_file.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <sstream>
 #include <string>
+#include <string_view>
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace switchyard::checkpoint {
 namespace {
@@ -71,9 +81,10 @@ std::string fault_of_link(hid_t index, const TensorRecord& tensor) {
   return {};
 }
 
-template <class Fault>
-std::vector<ViewFault> faults_of(const std::filesystem::path& file, const std::vector<const TensorRecord*>& tensors,
-                                 const Fault& fault_of) {
+using FaultOf = std::string (*)(hid_t, const TensorRecord&);
+
+std::vector<ViewFault> faults_here(const std::filesystem::path& file, const std::vector<const TensorRecord*>& tensors,
+                                   FaultOf fault_of) {
   std::vector<ViewFault> faults;
   try {
     const Hdf5Handle handle = open_hdf5_file(file);
@@ -87,17 +98,89 @@ std::vector<ViewFault> faults_of(const std::filesystem::path& file, const std::v
   return faults;
 }
 
+// A fault travels as "NUMBER TEXT\n", -1 for the file as a whole.
+std::string to_lines(const std::vector<ViewFault>& faults, const std::vector<const TensorRecord*>& tensors) {
+  std::string lines;
+  for (const ViewFault& fault : faults) {
+    const auto at = std::find(tensors.begin(), tensors.end(), fault.tensor);
+    std::string text = fault.what;
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    lines += fmt::format("{} {}\n", fault.tensor == nullptr ? -1 : at - tensors.begin(), text);
+  }
+  return lines;
+}
+
+// In a process of its own, with a bound on what it may take: what a forged file makes of HDF5, a crash or a loop
+// without end, is then one more thing that is wrong with the file.
+std::vector<ViewFault> faults_in_child(const std::filesystem::path& file,
+                                       const std::vector<const TensorRecord*>& tensors, FaultOf fault_of) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) fail_errno(ErrorKind::Runtime, "cannot check", file);
+  const FileDescriptor read_end(ends[0]);
+  FileDescriptor write_end(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) fail_errno(ErrorKind::Runtime, "cannot start a process to check", file);
+  if (child == 0) {
+    constexpr rlim_t most_seconds = 600;  // of computing; reading structures takes milliseconds
+    const struct rlimit limit { most_seconds, most_seconds };
+    ::setrlimit(RLIMIT_CPU, &limit);
+    const struct rlimit none { 0, 0 };
+    ::setrlimit(RLIMIT_CORE, &none);
+    std::string lines = "done\n";
+    try {
+      lines = to_lines(faults_here(file, tensors, fault_of), tensors) + lines;
+    } catch (const std::exception& error) {
+      lines = fmt::format("-1 {}\n{}", error.what(), lines);
+    }
+    for (std::string_view rest = lines; !rest.empty();) {
+      const ssize_t written = ::write(write_end.get(), rest.data(), rest.size());
+      if (written < 0 && errno != EINTR) ::_exit(1);
+      if (written > 0) rest.remove_prefix(static_cast<std::size_t>(written));
+    }
+    ::_exit(0);
+  }
+  write_end = FileDescriptor();
+  std::string text;
+  char piece[4096];
+  for (ssize_t got = 1; got > 0 || (got < 0 && errno == EINTR);) {
+    got = ::read(read_end.get(), piece, sizeof piece);
+    if (got > 0) text.append(piece, static_cast<std::size_t>(got));
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  std::vector<ViewFault> faults;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line == "done") return faults;
+    std::int64_t number = -1;
+    std::istringstream words(line);
+    words >> number;
+    const bool known = number >= 0 && number < isize(tensors.size());
+    faults.push_back(
+        {known ? tensors[usize(number)] : nullptr, line.substr(std::min(line.find(' ') + 1, line.size()))});
+  }
+  faults.push_back({nullptr, WIFSIGNALED(status) ? fmt::format("HDF5 breaks on it (signal {})", WTERMSIG(status))
+                                                 : std::string("HDF5 breaks on it")});
+  return faults;
+}
+
 }  // namespace
 
 std::vector<ViewFault> faults_of_view(const std::filesystem::path& file,
                                       const std::vector<const TensorRecord*>& tensors) {
-  return faults_of(file, tensors, fault_of_tensor);
+  return faults_in_child(file, tensors, fault_of_tensor);
+}
+
+std::vector<ViewFault> faults_of_view_here(const std::filesystem::path& file,
+                                           const std::vector<const TensorRecord*>& tensors) {
+  return faults_here(file, tensors, fault_of_tensor);
 }
 
 std::vector<ViewFault> faults_of_index(const std::filesystem::path& index, const std::vector<TensorRecord>& tensors) {
   std::vector<const TensorRecord*> all;
   for (const TensorRecord& tensor : tensors) all.push_back(&tensor);
-  return faults_of(index, all, fault_of_link);
+  return faults_in_child(index, all, fault_of_link);
 }
 
 }  // namespace switchyard::checkpoint

@@ -53,7 +53,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     checkpoint::read_shard(folder, file, parts, whole);
     for (const checkpoint::WantedPart& part : parts) {
-      if (std::memcmp(part.data, bytes.data() + part.record->offset, static_cast<std::size_t>(part.record->bytes())) != 0) {
+      if (std::memcmp(part.data, bytes.data() + part.record->offset, static_cast<std::size_t>(part.record->bytes())) !=
+          0) {
         std::abort();
       }
     }

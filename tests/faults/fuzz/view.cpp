@@ -15,7 +15,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (::mkdtemp(name.data()) == nullptr) std::abort();
     return std::filesystem::path(name) / "file.h5";
   }();
-  std::ofstream(path, std::ios::binary | std::ios::trunc).write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
+  std::ofstream(path, std::ios::binary | std::ios::trunc)
+      .write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
   static const std::vector<checkpoint::TensorRecord> tensors = [] {
     std::vector<checkpoint::TensorRecord> all(2);
     all[0].path = "/layers/0/experts/1/w_up";
@@ -28,6 +29,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     all[1].count = 4;
     return all;
   }();
-  checkpoint::faults_of_view(path, {&tensors[0], &tensors[1]});
+  checkpoint::faults_of_view_here(path, {&tensors[0], &tensors[1]});
   return 0;
 }
