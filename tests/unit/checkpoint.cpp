@@ -393,6 +393,12 @@ TEST_CASE("a manifest with a right checksum is still not believed") {
   write_file(path, sealed(rest));
   REQUIRE(load_error(folder) == "no error");
 
+  // As the program wrote it before it had a guard against loss spikes.
+  std::string earlier = replaced(rest, "  \"spike_losses\": [],\n", "");
+  earlier = replaced(earlier, "  \"left_out_in_a_row\": {\"not_finite\":0,\"spikes\":0},\n", "");
+  write_file(path, sealed(earlier));
+  REQUIRE(load_error(folder) == "no error");
+
   struct Case {
     const char* from;
     const char* to;
@@ -400,6 +406,8 @@ TEST_CASE("a manifest with a right checksum is still not believed") {
   };
   for (const Case& c : {
            Case{"\"step\": 1,", "", "\"step\" is missing"},
+           Case{"\"spike_losses\": []", "\"spike_losses\": [\"1\"]", "must be numbers"},
+           Case{"{\"not_finite\":0,", "{\"not_finite\":-1,", "\"not_finite\" must be"},
            Case{"\"step\": 1,", "\"step\": -1,", "\"step\" must be a whole number"},
            Case{"\"step\": 1,", "\"step\": 1.5,", "\"step\" must be a whole number"},
            Case{"\"step\": 1,", "\"step\": 18446744073709551615,", "\"step\" must be a whole number"},

@@ -286,17 +286,22 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   state.step = fields.integer("step", 0, most_integer);
   state.updates = fields.integer("updates", 0, most_integer);
   state.skipped = fields.integer("skipped", 0, most_integer);
-  const JsonFields left_out(fields.any("left_out_in_a_row"), where + ": left_out_in_a_row");
-  state.not_finite_in_a_row = left_out.integer("not_finite", 0, most_integer);
-  state.spikes_in_a_row = left_out.integer("spikes", 0, most_integer);
+  // What earlier versions of the program did not count or keep, and so did not write.
+  if (fields.has("left_out_in_a_row")) {
+    const JsonFields left_out(fields.any("left_out_in_a_row"), where + ": left_out_in_a_row");
+    state.not_finite_in_a_row = left_out.integer("not_finite", 0, most_integer);
+    state.spikes_in_a_row = left_out.integer("spikes", 0, most_integer);
+  }
+  if (fields.has("spike_losses")) {
+    for (const json& loss : fields.array("spike_losses")) {
+      if (!loss.is_number()) fields.wrong("\"spike_losses\" must be numbers");
+      state.spike_losses.push_back(loss.get<double>());
+    }
+  }
   state.tokens = fields.integer("tokens", 0, most_integer);
   const JsonFields cursor(fields.any("cursor"), where + ": cursor");
   state.next_sample = cursor.integer("next_sample", 0, most_integer);
   state.seed = cursor.unsigned_integer("seed");
-  for (const json& loss : fields.array("spike_losses")) {
-    if (!loss.is_number()) fields.wrong("\"spike_losses\" must be numbers");
-    state.spike_losses.push_back(loss.get<double>());
-  }
   const auto digest = hash64_of_hex(fields.text("digest"));
   if (!digest) fields.wrong("\"digest\" must be 16 hexadecimal digits");
   state.digest = *digest;
