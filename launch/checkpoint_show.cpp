@@ -189,6 +189,7 @@ void print_json(const Shown& shown, const Arguments& arguments) {
                          {"skipped", state.skipped},
                          {"tokens", state.tokens},
                          {"next_sample", state.next_sample},
+                         {"epoch", state.epoch},
                          {"seed", state.seed},
                          {"digest", to_hex(state.digest)},
                          {"numerics", name_of(state.numerics)},

@@ -53,6 +53,7 @@ struct RunState {
   std::int64_t spikes_in_a_row = 0;
   std::int64_t tokens = 0;       // trained on
   std::int64_t next_sample = 0;  // data cursor: global index of the next sequence
+  std::int64_t epoch = 0;        // in which that one lies; for people
   std::uint64_t seed = 0;
   std::vector<double> spike_losses;  // what the guard against loss spikes looks back on, oldest first
   std::uint64_t digest = 0;          // of all parameters

@@ -256,7 +256,7 @@ std::string to_text(const Manifest& manifest) try {
       {"skipped", state.skipped},
       {"left_out_in_a_row", {{"not_finite", state.not_finite_in_a_row}, {"spikes", state.spikes_in_a_row}}},
       {"tokens", state.tokens},
-      {"cursor", {{"next_sample", state.next_sample}, {"seed", state.seed}}},
+      {"cursor", {{"next_sample", state.next_sample}, {"epoch", state.epoch}, {"seed", state.seed}}},
       {"spike_losses", state.spike_losses},
       {"digest", to_hex(state.digest)},
       {"numerics", state.numerics == Numerics::Reproducible ? "reproducible" : "fast"},
@@ -301,6 +301,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   state.tokens = fields.integer("tokens", 0, most_integer);
   const JsonFields cursor(fields.any("cursor"), where + ": cursor");
   state.next_sample = cursor.integer("next_sample", 0, most_integer);
+  if (cursor.has("epoch")) state.epoch = cursor.integer("epoch", 0, most_integer);
   state.seed = cursor.unsigned_integer("seed");
   const auto digest = hash64_of_hex(fields.text("digest"));
   if (!digest) fields.wrong("\"digest\" must be 16 hexadecimal digits");

@@ -387,6 +387,7 @@ class Run {
       leave_out(skip, report.loss);
     }
     state_.next_sample += config_.train.global_batch;
+    state_.epoch = state_.next_sample / loader_.sequences();
     state_.tokens += report.tokens;
     mine.step_s = seconds_since(start);
     mine.busy_s = mine.step_s - (waited_seconds() - waited_before);
