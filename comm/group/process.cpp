@@ -1,5 +1,7 @@
 #include "comm/group/process.h"
 
+#include <cerrno>
+#include <csignal>
 #include <fstream>
 #include <sstream>
 #include <string_view>
@@ -47,7 +49,12 @@ ProcessId this_process() {
 
 std::optional<ProcessState> state_of(const ProcessId& process) {
   const std::optional<Stat> stat = read_stat(process.number);
-  if (!stat || stat->started != process.started || stat->state == 'Z' || stat->state == 'X') return std::nullopt;
+  if (!stat) {
+    // A look that failed (no descriptor free, no memory) says nothing of the process; the kernel's word does.
+    if (::kill(process.number, 0) != 0 && errno == ESRCH) return std::nullopt;
+    return ProcessState{};
+  }
+  if (stat->started != process.started || stat->state == 'Z' || stat->state == 'X') return std::nullopt;
   return ProcessState{.letter = stat->state, .leaving = stat->name == leaving_name};
 }
 

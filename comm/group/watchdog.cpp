@@ -1,11 +1,12 @@
 #include "comm/group/watchdog.h"
 
+#include "comm/base/bytes_moved.h"
 #include "comm/group/environment.h"
+#include "comm/group/speak.h"
 #include "comm/transport/waiting.h"
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <sstream>
 #include <utility>
 
@@ -26,12 +27,6 @@ constexpr auto launcher_acts = 5s;
 
 double seconds(std::chrono::steady_clock::duration time) {
   return std::chrono::duration<double>(time).count();
-}
-
-// One call for one line, so that it does not mix with those of other ranks.
-void speak(const std::string& line) {
-  std::fputs((line + "\n").c_str(), stderr);
-  std::fflush(stderr);
 }
 
 // "step 12, exchange (backward) of layer 3"
@@ -55,7 +50,8 @@ Watchdog::Watchdog(const Group& world, const WatchdogLimits& limits) : limits_(l
     words >> other.process.number >> other.process.started >> std::ws;
     std::getline(words, hosts_.emplace_back());
     // Processes of another container may show the same host's name, but not the same process.
-    if (r != rank_ && hosts_.back() == Environment::host() && state_of(other.process)) neighbours_.push_back(other);
+    if (r == rank_ || hosts_.back() != Environment::host()) continue;
+    if (const auto state = state_of(other.process); state && state->known()) neighbours_.push_back(other);
   }
   if (!neighbours_.empty()) {
     const auto above =
@@ -93,7 +89,7 @@ double Watchdog::take_gap() {
 }
 
 std::int64_t Watchdog::signs_of_life() {
-  return progress_changes() + waits_ended();
+  return progress_changes() + waits_ended() + bytes_moved();
 }
 
 void Watchdog::watch(const std::stop_token& stop) {
@@ -131,7 +127,7 @@ void Watchdog::tick() {
 void Watchdog::report_and_end(double limit_s, double usual_s) const {
   const std::string took = usual_s > 0
                                ? fmt::format("which has not ended within {:.1f} s (usual: {:.2g} s)", limit_s, usual_s)
-                               : fmt::format("without a sign of life for {:.1f} s", limit_s);
+                               : fmt::format("without a sign of life for {:.1f} s (watchdog.allowance_s)", limit_s);
   speak(fmt::format("switchyard: rank {} on {} stands in {}, {}: it {}{}", rank_, Environment::host(), place(), took,
                     what_is_waited_for().value_or("does not wait for any rank"), neighbours_words()));
   std::this_thread::sleep_for(others_speak);
@@ -155,7 +151,7 @@ std::string Watchdog::neighbours_words() const {
 void Watchdog::look_at_neighbour() {
   if (!next_) return;
   if (const auto state = state_of(next_->process)) {
-    next_state_ = *state;
+    if (state->known()) next_state_ = *state;
     return;
   }
   if (!next_state_.leaving) {

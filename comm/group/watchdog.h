@@ -24,9 +24,11 @@
 namespace switchyard {
 
 struct WatchdogLimits {
-  double factor = 20;         // times the usual step; 0: no step is too long
-  double least_s = 60;        // shorter limits are not set
-  double allowance_s = 1800;  // without any sign of life, for the first step, evaluations, saving and making ready
+  double factor = 20;   // times the usual step; 0: no step is too long
+  double least_s = 60;  // shorter limits are not set
+  // Without any sign of life, for the first step, evaluations, loading, saving and making ready. Each rank counts for
+  // itself: one that is done waits for the others without a sign, so this must exceed the longest load or save.
+  double allowance_s = 1800;
 };
 
 class Watchdog {
@@ -45,6 +47,10 @@ class Watchdog {
   double take_gap();
   const std::vector<std::string>& hosts() const { return hosts_; }  // by rank
 
+  // Grows with all that shows that this process gets on: phases that it enters, waits that end, bytes of files that any
+  // of its threads has read or written.
+  static std::int64_t signs_of_life();
+
  private:
   using Clock = std::chrono::steady_clock;
   struct Neighbour {
@@ -58,7 +64,6 @@ class Watchdog {
   void look_at_neighbour();
   void report_and_end(double limit_s, double usual_s) const;
   std::string neighbours_words() const;
-  static std::int64_t signs_of_life();
 
   const WatchdogLimits limits_;
   int rank_ = 0;

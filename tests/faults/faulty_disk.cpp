@@ -1,14 +1,16 @@
 // A disk that fails by order, for programs that are started with this library in LD_PRELOAD:
 //
-//   FAULTY_DISK="rank=1,call=fsync,path=experts,error=5"     calls on files whose path holds the text fail with that
-//   errno FAULTY_DISK="rank=1,call=pwrite,path=experts,short=1"    and writes take half of what they are given, or a
-//   byte FAULTY_DISK="rank=1,call=fsync,path=experts,sleep=20"    and fsync takes so many seconds
+//   FAULTY_DISK="rank=1,call=fsync,path=experts,error=5"    calls on files whose path holds the text fail so
+//   FAULTY_DISK="rank=1,call=pwrite,path=experts,short=1"   writes take half of what they are given, or a byte
+//   FAULTY_DISK="rank=1,call=pread,path=experts,sleep=0.5"  fsync, pwrite or pread take so many seconds longer
 //
 // rank: -1 for all of them. ends: instead of path, the text with which it ends.
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -39,6 +41,15 @@ bool is_meant(const char* call, int file) {
   return ends.empty() ? found.find(field("path")) != std::string::npos : found.ends_with(ends);
 }
 
+// What the order makes of a call: is it to fail, with errno set?
+bool fails() {
+  if (const double seconds = std::atof(field("sleep").c_str()); seconds > 0) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  }
+  errno = std::atoi(field("error").c_str());
+  return errno != 0;
+}
+
 template <class Function>
 Function next(const char* name) {
   Function function = nullptr;
@@ -50,28 +61,27 @@ Function next(const char* name) {
 }  // namespace
 
 extern "C" int fsync(int file) {
-  if (is_meant("fsync", file)) {
-    if (const int seconds = std::atoi(field("sleep").c_str()); seconds > 0) {
-      ::sleep(static_cast<unsigned>(seconds));
-      return next<int (*)(int)>("fsync")(file);
-    }
-    errno = std::atoi(field("error").c_str());
-    return -1;
-  }
+  if (is_meant("fsync", file) && fails()) return -1;
   return next<int (*)(int)>("fsync")(file);
 }
 
 extern "C" ssize_t pwrite(int file, const void* data, size_t count, off_t offset) {
   if (is_meant("pwrite", file)) {
-    if (const int error = std::atoi(field("error").c_str()); error != 0) {
-      errno = error;
-      return -1;
-    }
-    count = count > 1 ? count / 2 : count;
+    if (fails()) return -1;
+    if (!field("short").empty() && count > 1) count /= 2;
   }
   return next<ssize_t (*)(int, const void*, size_t, off_t)>("pwrite")(file, data, count, offset);
 }
 
 extern "C" ssize_t pwrite64(int file, const void* data, size_t count, off_t offset) {
   return pwrite(file, data, count, offset);
+}
+
+extern "C" ssize_t pread(int file, void* data, size_t count, off_t offset) {
+  if (is_meant("pread", file) && fails()) return -1;
+  return next<ssize_t (*)(int, void*, size_t, off_t)>("pread")(file, data, count, offset);
+}
+
+extern "C" ssize_t pread64(int file, void* data, size_t count, off_t offset) {
+  return pread(file, data, count, offset);
 }

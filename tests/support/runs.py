@@ -111,6 +111,21 @@ class Runs:
         sys.exit(1 if self.failures else 0)
 
 
+def faulty_disk(**order):
+    """The environment of a program whose disk fails by that order (tests/faults/faulty_disk.cpp)."""
+    # A sanitizer's own library must come first in every other program, and does no harm to come second in this one.
+    options = os.environ.get("ASAN_OPTIONS", "")
+    return {"LD_PRELOAD": str(pathlib.Path(SWITCHYARD).parent / "tests/libfaulty_disk.so"),
+            "FAULTY_DISK": ",".join(f"{key}={value}" for key, value in order.items()),
+            "ASAN_OPTIONS": (options + ":" if options else "") + "verify_asan_link_order=0:detect_leaks=0"}
+
+
+def skip(why):
+    """Ends a test that cannot be made here; one that leaves out a part prints a line that begins with SKIPPED instead."""
+    print(f"SKIPPED: {why}")
+    sys.exit(77)
+
+
 def processes_of(folder):
     """The processes, by number, that have this run's folder among their words and have not ended."""
     alive = []

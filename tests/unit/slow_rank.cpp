@@ -1,13 +1,16 @@
 // Who is called slow, what a process waits for, and what /proc says of one.
 #include "comm/group/slow_rank.h"
 
+#include "comm/base/bytes_moved.h"
 #include "comm/group/process.h"
+#include "comm/group/watchdog.h"
 #include "comm/transport/waiting.h"
 #include "tests/support/catch.h"
 
 #include <csignal>
 #include <thread>
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +98,36 @@ TEST_CASE("what a process waits for is told to another thread") {
     messages.push_back({.received = true, .peer = r, .world_peer = r, .size = 1, .done = false});
   const Waiting many("exchange", 100, messages);
   CHECK_THAT(*asked(), Catch::Contains("rank 7: 0 of 1 bytes received and 92 others"));
+}
+
+TEST_CASE("reading and writing are signs of life") {
+  const std::int64_t before = Watchdog::signs_of_life();
+  CHECK(Watchdog::signs_of_life() == before);
+  std::thread([] { note_bytes_moved(1); }).join();  // as the thread that writes a checkpoint does
+  CHECK(Watchdog::signs_of_life() != before);
+}
+
+TEST_CASE("a process that cannot be looked at is not gone, and one that is gone is") {
+  const pid_t gone = fork();
+  if (gone == 0) _exit(0);
+  int status = 0;
+  REQUIRE(waitpid(gone, &status, 0) == gone);
+  const ProcessId me = this_process();
+
+  rlimit files{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &files) == 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = files.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);  // every open fails with EMFILE
+  const auto mine = state_of(me);
+  const auto init = state_of({.number = 1, .started = 0});  // of another user perhaps
+  const auto ended = state_of({.number = gone, .started = 0});
+  setrlimit(RLIMIT_NOFILE, &files);
+
+  REQUIRE(mine.has_value());
+  CHECK_FALSE(mine->known());
+  CHECK(init.has_value());
+  CHECK_FALSE(ended.has_value());
+  CHECK(state_of(me)->known());
 }
 
 TEST_CASE("a process runs, is stopped, leaves, is gone") {

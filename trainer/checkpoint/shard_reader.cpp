@@ -1,5 +1,6 @@
 #include "trainer/checkpoint/shard_reader.h"
 
+#include "comm/base/bytes_moved.h"
 #include "comm/base/ids.h"
 #include "trainer/checkpoint/names.h"
 
@@ -42,6 +43,7 @@ class SequentialReader {
       char* const to = into == nullptr ? scratch_.data() : into;
       const std::int64_t got = read_at(file_, path_, to, std::min(piece_bytes, end - begin), begin);
       if (got == 0) return false;
+      note_bytes_moved(got);
       see(to, got);
       begin += got;
       if (into != nullptr) into += got;

@@ -1,5 +1,6 @@
 #include "trainer/checkpoint/shard_writer.h"
 
+#include "comm/base/bytes_moved.h"
 #include "comm/group/fault_point.h"
 #include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/names.h"
@@ -87,6 +88,7 @@ void ShardWriter::write(const void* data, std::int64_t bytes) {
     tensor_hash_.add(from, now);
     file_hash_.add(from, now);
     write_at(file_, path_, from, now, at_);
+    note_bytes_moved(now);
     from += now;
     at_ += now;
     if (at_ - started_ >= flight_bytes) {

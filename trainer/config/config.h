@@ -86,7 +86,7 @@ struct LogConfig {
 struct WatchdogConfig {
   double factor = 20;         // a step may take so many times the usual; 0: as long as it likes
   double least_s = 60;        // but this long in any case
-  double allowance_s = 1800;  // without a sign of life: first step, evaluations, saving
+  double allowance_s = 1800;  // without a sign of life: first step, evaluations, loading, saving
 };
 
 struct Config {

@@ -199,7 +199,8 @@ std::vector<ConfigKey> make_keys() {
                 "0: never");
   watchdog.real("least_s", &W::least_s, above(0), "seconds that a step may take in any case");
   watchdog.real("allowance_s", &W::allowance_s, above(0),
-                "seconds without a sign of life, for the first step, evaluations and saving");
+                "seconds without a sign of life, for the first step, evaluations, loading and saving; to be longer "
+                "than a whole load or save, which the ranks that are done wait for");
   return keys;
 }
 
