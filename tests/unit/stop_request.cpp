@@ -128,6 +128,7 @@ TEST_CASE("a stop file and a time limit") {
   std::ofstream(folder.path() / "stop").close();
   Stopping fresh(folder.path(), std::nullopt);
   CHECK(fresh.asked(1, 1) == StopReason::StopFile);
+  CHECK(fresh.asked(1, 1) == StopReason::StopFile);  // at once: sooner than it is looked for again
   CHECK(elsewhere.asked(1, 1) == StopReason::None);
   fresh.remove_file();
   CHECK_FALSE(std::filesystem::exists(folder.path() / "stop"));
@@ -146,8 +147,9 @@ TEST_CASE("signals are noted, and a second SIGINT ends the process at once") {
     std::raise(SIGTERM);
   });
   CHECK((WIFSIGNALED(before) && WTERMSIG(before) == SIGTERM));
-  for (const auto& [signal, reason] : {std::pair{SIGTERM, StopReason::Terminate},
-                                      std::pair{SIGINT, StopReason::Interrupt}, std::pair{SIGUSR1, StopReason::User}}) {
+  for (const auto& [signal, reason] :
+       {std::pair{SIGTERM, StopReason::Terminate}, std::pair{SIGINT, StopReason::Interrupt},
+        std::pair{SIGUSR1, StopReason::User}}) {
     const int status = status_of([signal = signal, reason = reason] {
       catch_stop_signals();
       std::raise(signal);

@@ -33,11 +33,12 @@ bool Stopping::remove_old_file() {
 StopReason Stopping::asked(double next_s, double save_s) {
   if (const StopReason signal = noted_stop_signal(); signal != StopReason::None) return signal;
   if (file_.empty()) return StopReason::None;
-  if (Clock::now() - last_look_ >= between_looks) {
+  if (!file_seen_ && Clock::now() - last_look_ >= between_looks) {
     last_look_ = Clock::now();
     std::error_code ignored;
-    if (fs::exists(file_, ignored)) return StopReason::StopFile;
+    file_seen_ = fs::exists(file_, ignored);
   }
+  if (file_seen_) return StopReason::StopFile;
   if (limit_ && seconds_since(limit_->start) + next_s + save_s > limit_->seconds) return StopReason::TimeLimit;
   return StopReason::None;
 }

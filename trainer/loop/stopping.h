@@ -37,6 +37,7 @@ class Stopping {
   std::filesystem::path file_;
   std::optional<TimeLimit> limit_;
   std::chrono::steady_clock::time_point last_look_{};
+  bool file_seen_ = false;  // it asks to the end, whether it is looked for again or not
 };
 
 }  // namespace switchyard
