@@ -2,6 +2,7 @@
 
 #include "comm/base/log.h"
 #include "comm/group/fault_point.h"
+#include "comm/group/speak.h"
 #include "comm/group/process.h"
 #include "comm/transport/mpi.h"
 
@@ -39,13 +40,6 @@ void leave_within(std::chrono::seconds limit, int exit_code) {
     std::this_thread::sleep_for(limit);
     _exit(exit_code);
   }).detach();
-}
-
-// One call of one line, so that it does not mix with those of other ranks.
-void speak(const std::string& message) {
-  std::fflush(stdout);
-  std::fputs((message + "\n").c_str(), stderr);
-  std::fflush(stderr);
 }
 
 std::string place() {
