@@ -3,13 +3,13 @@
 // Rows that stay on this rank never enter a message or a send buffer: dispatch copies them to their place, combine
 // reads them where they lie. Rows that come back lie in the order in which the owner keeps them, so they are sent
 // without packing.
+#include "comm/base/stopwatch.h"
 #include "comm/base/timers.h"
 #include "comm/device/device.h"
 #include "comm/exchange/announce.h"
 #include "comm/exchange/exchange.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -34,17 +34,11 @@ class Scratch {
 
 constexpr std::int64_t parallel_floats = 1 << 14;  // less is done sooner by one thread than shared out
 
-class Stopwatch {
- public:
-  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
-  ~Stopwatch() { seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  PhaseTimer timer_{Phase::Exchange};
-  double& seconds_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+// The traffic's seconds, and the phase's.
+struct ExchangeTimer {
+  explicit ExchangeTimer(double& seconds) : stopwatch(seconds) {}
+  PhaseTimer phase{Phase::Exchange};
+  Stopwatch stopwatch;
 };
 
 class FlatExchange final : public Exchange {
@@ -61,14 +55,14 @@ class FlatExchange final : public Exchange {
   void dispatch(const Plan& plan, const float* rows, std::int64_t width, float* received) override;
   void combine_slots(const Plan& plan, const float* slot_rows, std::int64_t width, const float* scalars, float* rows,
                      float* slot_scalars) override {
-    const Stopwatch watch(traffic_.seconds);
+    const ExchangeTimer timer(traffic_.seconds);
     const Returned back =
         bring_back(plan, plan.received_slot_begin, plan.send.slot_begin, slot_rows, width, scalars, slot_scalars);
     add_up(plan.send.row_slots_begin, plan.send.row_slots, back, width, rows);
   }
   void combine_rows(const Plan& plan, const float* received, std::int64_t width, const float* scalars, float* rows,
                     float* slot_scalars) override {
-    const Stopwatch watch(traffic_.seconds);
+    const ExchangeTimer timer(traffic_.seconds);
     const Returned back =
         bring_back(plan, plan.received_row_begin, plan.send.row_begin, received, width, scalars, slot_scalars);
     add_up(plan.send.row_copies_begin, plan.send.row_copies, back, width, rows);
@@ -138,7 +132,7 @@ class FlatExchange final : public Exchange {
 };
 
 Plan FlatExchange::plan(std::int64_t rows, std::span<const Slot> slots) {
-  const Stopwatch watch(traffic_.seconds);
+  const ExchangeTimer timer(traffic_.seconds);
   const int ranks = group_.size();
   Plan plan;
   plan.send = plan_sends(rows, ranks, slots);
@@ -184,7 +178,7 @@ Plan FlatExchange::plan(std::int64_t rows, std::span<const Slot> slots) {
 }
 
 void FlatExchange::dispatch(const Plan& plan, const float* rows, std::int64_t width, float* received) {
-  const Stopwatch watch(traffic_.seconds);
+  const ExchangeTimer timer(traffic_.seconds);
   const SendPlan& out = plan.send;
   const std::int64_t own_begin = out.row_begin[usize(self())];
   const std::int64_t own_end = out.row_begin[usize(self()) + 1];

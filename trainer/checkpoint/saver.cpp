@@ -4,6 +4,7 @@
 #include "trainer/checkpoint/saver.h"
 
 #include "comm/base/log.h"
+#include "comm/base/stopwatch.h"
 #include "comm/group/agree.h"
 #include "comm/group/fault_point.h"
 #include "trainer/checkpoint/commit.h"
@@ -65,19 +66,6 @@ struct CheckpointSaver::Attempt {
 };
 
 namespace {
-
-// Adds its own lifetime to a sum.
-class Stopwatch {
- public:
-  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
-  ~Stopwatch() { seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  double& seconds_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 std::int64_t padded(std::int64_t elements) {
   constexpr std::int64_t cache_line = 16;  // elements
