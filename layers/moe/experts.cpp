@@ -6,19 +6,31 @@
 
 namespace switchyard {
 
+Experts::Experts(std::span<const std::int32_t> local, std::span<const FeedForwardWeights> networks,
+                 Activation activation)
+    : feed_forward_(networks, activation) {
+  require(local.size() == networks.size(), "{} networks for {} experts", networks.size(), local.size());
+  for (std::size_t i = 0; i < local.size(); ++i) {
+    require(local[i] >= isize(network_of_.size()), "expert {} is not above the one before it", local[i]);
+    network_of_.resize(usize(local[i]), -1);
+    network_of_.push_back(static_cast<std::int32_t>(i));
+  }
+}
+
 void Experts::sort(const Plan& plan, Device& device, Arena& arena, Saved& saved) const {
   require(device.kind() == DeviceKind::Cpu, "experts: slots are sorted on the CPU; the rows are on {}", device.name());
   const std::int64_t slots = plan.received_slots();
   const std::int64_t sources = isize(plan.received_slot_begin.size()) - 1;
-  const std::int64_t experts = local_.size();
+  const std::int64_t experts = feed_forward_.networks();
   // A counting sort by (expert, source rank): within such a segment slots keep the order in which they came, which is
   // the token order of one micro-batch.
   std::vector<std::int64_t> begin(usize(experts * sources + 1), 0);
   const auto segment_of = [&](std::int64_t slot, std::int64_t source) {
-    const std::int64_t expert = plan.received[usize(slot)].tag - local_.begin;
-    require(expert >= 0 && expert < experts, "experts: rank {} sent a slot for expert {}; here are {} to {}", source,
-            plan.received[usize(slot)].tag, local_.begin, local_.end - 1);
-    return usize(expert * sources + source);
+    const std::int32_t tag = plan.received[usize(slot)].tag;
+    const std::int32_t network = tag >= 0 && tag < isize(network_of_.size()) ? network_of_[usize(tag)] : -1;
+    require(network >= 0, "experts: rank {} sent a slot for expert {}, which is none of the {} that are here", source,
+            tag, experts);
+    return usize(network * sources + source);
   };
   for (std::int64_t source = 0; source < sources; ++source) {
     for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1];

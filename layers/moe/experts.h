@@ -5,10 +5,11 @@
 
 #include "comm/base/numerics.h"
 #include "comm/exchange/plan.h"
-#include "comm/group/topology.h"
 #include "layers/dense/feed_forward.h"
 
+#include <cstdint>
 #include <span>
+#include <vector>
 
 namespace switchyard {
 
@@ -24,9 +25,8 @@ class Experts {
     Tensor output;     // [S, D], sorted, before weighting
     FeedForward::Saved feed_forward;
   };
-  // Networks of the experts [local.begin, local.end).
-  Experts(Range local, std::span<const FeedForwardWeights> networks, Activation activation)
-      : local_(local), feed_forward_(networks, activation) {}
+  // local: the experts that are here, ascending, each with its network.
+  Experts(std::span<const std::int32_t> local, std::span<const FeedForwardWeights> networks, Activation activation);
 
   // received: [R, D] -> slot_rows: [S, D], weighted outputs in the order of plan.received.
   void forward(const Tensor& received, const Plan& plan, Arena& arena, Saved& saved, Tensor slot_rows);
@@ -37,7 +37,7 @@ class Experts {
  private:
   void sort(const Plan& plan, Device& device, Arena& arena, Saved& saved) const;
 
-  Range local_;
+  std::vector<std::int32_t> network_of_;  // by expert, up to the last that is here; -1: elsewhere
   FeedForward feed_forward_;
 };
 

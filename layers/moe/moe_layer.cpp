@@ -9,9 +9,14 @@ MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> sh
     : router_(std::move(router)),
       experts_(std::move(experts)),
       shared_(std::move(shared)),
-      placement_(placement),
+      placement_(std::move(placement)),
       exchange_(&exchange),
       numerics_(numerics) {}
+
+void MoeLayer::place(Placement placement, Experts experts) {
+  placement_ = std::move(placement);
+  experts_ = std::move(experts);
+}
 
 MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved,
                             Tensor y) {
@@ -23,10 +28,11 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   router_.forward(x, arena, scratch, saved.router);
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
+  const Rank sender = exchange_->group().rank();
   std::vector<Slot> slots;
   slots.reserve(saved.assignment.kept.size());
   for (const AssignedSlot& slot : saved.assignment.kept) {
-    slots.push_back({slot.token, placement_.owner(slot.expert), slot.expert, slot.weight});
+    slots.push_back({slot.token, placement_.owner(slot.expert, sender), slot.expert, slot.weight});
   }
   set_progress(progress_step(), "exchange");
   saved.plan = exchange_->plan(tokens, slots);

@@ -38,6 +38,10 @@ class MoeLayer {
   MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement, Exchange& exchange,
            Numerics numerics);
 
+  const Placement& placement() const { return placement_; }
+  // Between two micro-batches, on all ranks with the same placement. experts: those that it gives this rank.
+  void place(Placement placement, Experts experts);
+
   // capacity_factor: see expert_capacity(). x, y: [T, D].
   MoeReport forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   // dx: [T, D] is assigned.

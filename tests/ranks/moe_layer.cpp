@@ -4,6 +4,7 @@
 #include "layers/moe/moe_layer.h"
 
 #include "comm/group/environment.h"
+#include "comm/group/topology.h"
 #include "comm/reduce/exact.h"
 #include "layers/tensor/random.h"
 #include "tests/support/check.h"
@@ -34,10 +35,10 @@ Numbers in_double(const std::vector<float>& values) {
 // Parameters under their names, here and in the oracle.
 class Weights {
  public:
-  Weights(const OracleSettings& s, Range local, Numerics numerics) : numerics_(numerics) {
+  Weights(const OracleSettings& s, const std::vector<std::int32_t>& local, Numerics numerics) : numerics_(numerics) {
     router = add("router", {s.experts, s.width}, {}, wanted.router, true);
     for (int e = 0; e < s.experts; ++e) {
-      const bool here = e >= local.begin && e < local.end;
+      const bool here = std::find(local.begin(), local.end(), e) != local.end();
       const FeedForwardWeights network =
           add_network("expert " + std::to_string(e), s, s.inner, {0, e}, wanted.experts.emplace_back(), here);
       if (here) experts.push_back(network);
@@ -108,11 +109,27 @@ int tokens_of(int r, int ranks) {
   return ranks > 1 && r == ranks - 1 ? 0 : 13 + 6 * r;
 }
 
-void check_layer(const std::string& name, const OracleSettings& s, Numerics numerics, const Group& world,
+// Experts all over the ranks, some of them on several: made by hand, from nothing but their numbers.
+Placement scattered(int experts, const std::vector<Node>& node_of) {
+  const int ranks = static_cast<int>(node_of.size());
+  std::vector<std::vector<Rank>> owners(usize(experts));
+  for (int e = 0; e < experts; ++e) {
+    for (int r = 0; r < ranks; ++r) {
+      if (r == (5 * e + 1) % ranks || (e % 3 == 0 && (e + r) % 2 == 0)) owners[usize(e)].emplace_back(r);
+    }
+  }
+  return {owners, node_of};
+}
+
+// moved: the layer is made with consecutive experts, and then they are put elsewhere.
+void check_layer(const std::string& name, const OracleSettings& s, Numerics numerics, bool moved, const Group& world,
                  test::Checks& checks) {
   const double bound = 2e-5;
   const int rank = world.rank().value();
-  const Placement placement(s.experts, world.size());
+  const std::vector<Node> node_of = force_nodes(world.size(), 2).node_of;
+  const Placement before(s.experts, world.size());
+  const Placement placement = moved ? scattered(s.experts, node_of) : before;
+  const Weights weights_before(s, before.local(world.rank()), numerics);
   Weights weights(s, placement.local(world.rank()), numerics);
 
   // What the oracle makes of every rank's micro-batch.
@@ -125,17 +142,22 @@ void check_layer(const std::string& name, const OracleSettings& s, Numerics nume
     x.push_back(normals("x" + std::to_string(r), size, 1));
     dy.push_back(normals("dy" + std::to_string(r), size, 1));
     wanted.push_back(oracle.run(weights.wanted, in_double(x.back()), in_double(dy.back())));
-    for (std::size_t e = 0; e < sum.experts.size(); ++e) add(sum.experts[e], wanted.back().gradients.experts[e]);
+    // Of an expert's gradient each copy has what its senders contribute.
+    for (std::size_t e = 0; e < sum.experts.size(); ++e) {
+      if (placement.owner(isize(e), Rank(r)) == world.rank()) add(sum.experts[e], wanted.back().gradients.experts[e]);
+    }
   }
 
-  auto exchange = make_flat_exchange(world, std::vector<Node>(usize(world.size())));
+  auto exchange = make_flat_exchange(world, node_of);
   std::optional<FeedForward> shared;
   if (s.shared_inner > 0) shared.emplace(std::span(&weights.shared, 1), s.activation);
   const RouterSettings settings{
       .experts = s.experts, .top_k = s.top_k, .renormalise = s.renormalise, .aux_loss = s.aux_loss, .z_loss = s.z_loss};
   MoeLayer layer(Router(*weights.router, settings),
-                 Experts(placement.local(world.rank()), weights.experts, s.activation), std::move(shared), placement,
+                 Experts(before.local(world.rank()), weights_before.experts, s.activation), std::move(shared), before,
                  *exchange, numerics);
+  if (moved) layer.place(placement, Experts(placement.local(world.rank()), weights.experts, s.activation));
+  const std::vector<FeedForwardWeights>& experts = moved ? weights.experts : weights_before.experts;
 
   const std::int64_t tokens = tokens_of(rank, world.size());
   Device& device = cpu_device();
@@ -166,9 +188,9 @@ void check_layer(const std::string& name, const OracleSettings& s, Numerics nume
     near((what + " down").c_str(), gradient_of(*got.down).data(), want.down);
   };
   if (s.shared_inner > 0) near_network("shared", weights.shared, mine.gradients.shared);
-  const Range local = placement.local(world.rank());
-  for (std::int64_t e = local.begin; e < local.end; ++e) {
-    near_network("expert " + std::to_string(e), weights.experts[usize(e - local.begin)], sum.experts[usize(e)]);
+  const std::vector<std::int32_t>& local = placement.local(world.rank());
+  for (std::size_t i = 0; i < local.size(); ++i) {
+    near_network("expert " + std::to_string(local[i]), experts[i], sum.experts[usize(local[i])]);
   }
   checks.expect(report.kept == mine.kept && report.dropped == mine.dropped,
                 "{}: {} kept and {} dropped, wanted {} and {}", name, report.kept, report.dropped, mine.kept,
@@ -225,8 +247,11 @@ int main() {
   test::Checks checks(world);
   const auto check = [&](const std::string& name, const OracleSettings& settings) {
     check_oracle(name, settings, checks);
-    check_layer(name, settings, Numerics::Reproducible, world, checks);
-    check_layer(name + ", fast", settings, Numerics::Fast, world, checks);
+    for (const bool moved : {false, true}) {
+      const std::string what = name + (moved ? ", moved" : "");
+      check_layer(what, settings, Numerics::Reproducible, moved, world, checks);
+      check_layer(what + ", fast", settings, Numerics::Fast, moved, world, checks);
+    }
   };
   OracleSettings base{.width = 10, .inner = 7, .experts = 6, .top_k = 2, .aux_loss = 0.3, .z_loss = 0.2};
   for (const Activation activation : {Activation::SwiGLU, Activation::GELU, Activation::ReLU}) {

@@ -1,7 +1,7 @@
 #include "trainer/checkpoint/reshard_plan.h"
 
 #include "comm/base/ids.h"
-#include "layers/moe/placement.h"
+#include "comm/group/topology.h"
 #include "trainer/checkpoint/names.h"
 
 #include <algorithm>
@@ -83,8 +83,10 @@ Parts experts_by_rank(const Units& units, std::int64_t ranks) {
   Parts parts(usize(ranks));
   for (const auto& [layer, experts] : layers) {
     const std::int64_t count = isize(experts.size());
-    const Placement placement(count, static_cast<int>(std::min(ranks, count)));
-    for (std::int64_t i = 0; i < count; ++i) parts[usize(placement.owner(i).value())].push_back(experts[usize(i)]);
+    const int owners = static_cast<int>(std::min(ranks, count));
+    for (std::int64_t i = 0; i < count; ++i) {
+      parts[usize(balanced_owner(count, owners, i))].push_back(experts[usize(i)]);
+    }
   }
   return parts;
 }

@@ -28,7 +28,7 @@ Load load_of(const Config& config, const Grid& grid, Rank rank) {
   const int group = grid.group_of(rank);
   const int size = grid.group_size(group);
   const Placement placement(config.moe.experts, size);
-  const Range local = placement.local(Rank(rank.value() - grid.first_rank(group).value()));
+  const auto& local = placement.local(Rank(rank.value() - grid.first_rank(group).value()));
   const double share = static_cast<double>(local.size()) / static_cast<double>(config.moe.experts);
   const double group_tokens = static_cast<double>(load.tokens * size) * senders;
   const double top_k = static_cast<double>(config.moe.top_k);
@@ -60,7 +60,7 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   std::int64_t shares = 0;  // of elements: with ZeRO, what the others with copies of them leave to this rank
   const bool split = config.parallel.zero == 1;
   for (const ParameterSpec& spec : make_catalogue(config)) {
-    if (!spec.owner.replicated() && placement.owner(spec.owner.expert) != in_group) continue;
+    if (!spec.owner.replicated() && placement.owners(spec.owner.expert).front() != in_group) continue;
     elements += spec.shape.size();
     const std::int64_t copies = spec.owner.replicated() ? grid.ranks : grid.groups();
     shares += split ? (spec.shape.size() + copies - 1) / copies : spec.shape.size();

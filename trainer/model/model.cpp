@@ -36,9 +36,9 @@ FeedForward make_dense(const ParameterList& parameters, const ModelConfig& model
 
 MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, Exchange& exchange) {
   const Placement placement(config.moe.experts, exchange.group().size());
-  const Range local = placement.local(exchange.group().rank());
+  const std::vector<std::int32_t>& local = placement.local(exchange.group().rank());
   std::vector<FeedForwardWeights> experts;
-  for (std::int64_t e = local.begin; e < local.end; ++e) {
+  for (const std::int32_t e : local) {
     const std::string expert = fmt::format("{}experts.{}.", layer, e);
     FeedForwardWeights weights;
     if (has_gate(config.model)) weights.gate = &parameters.at(expert + "w_gate");
@@ -83,10 +83,9 @@ Model::Model(const Config& config, Device& device, Exchange& exchange)
       exchange_(&exchange),
       parameters_(
           device, config.train.numerics, make_catalogue(config),
-          [&](const ParameterSpec& spec) {
+          [&, placement = Placement(config.moe.experts, exchange.group().size())](const ParameterSpec& spec) {
             if (spec.owner.replicated()) return true;
-            const Placement placement(config.moe.experts, exchange.group().size());
-            return placement.owner(spec.owner.expert) == exchange.group().rank();
+            return placement.owners(spec.owner.expert).front() == exchange.group().rank();
           },
           config.train.seed),
       final_norm_(make_norm(parameters_, config.model, "norm")),
