@@ -8,10 +8,9 @@
 //   bf16  rounded to nearest, ties to even: 2^-8 relative at most. Inf and NaN stay what they are; numbers beyond the
 //         largest bf16 by half a step or more (3.396e38) become Inf.
 //   int8  symmetric: a code is x / scale, rounded to nearest; scale is the block's largest |x| / 127, cut to 17 bits,
-//   so
-//         that code * scale is exact and what was decoded gives the same bytes again. Off by half a step at most: 1/254
-//         of the block's largest |x| (1/127 below 1e-30, where scales are powers of two). Zeros lose their sign. A
-//         block with an Inf or a NaN decodes to NaN throughout: a broken number is never hidden.
+//         so that code * scale is exact and what was decoded gives the same bytes again. Off by half a step at most:
+//         1/254 of the block's largest |x| (1/127 below 1e-30, where scales are powers of two). Zeros lose their sign.
+//         A block with an Inf or a NaN decodes to NaN throughout: a broken number is never hidden.
 //
 // Why int8 and not e4m3 as the 8-bit format: with the same scales, the rms error in parts of the rows' rms (400 rows of
 // 1024; e4m3's scale is largest / 448) was

@@ -209,6 +209,43 @@ TEST_CASE("defaults that follow from other keys, and give way to what is said") 
   CHECK(faults_of_text("[moe]\nevery = 0\ntop_k = 1\nrenormalise = true").empty());  // no mixture, no router
 }
 
+TEST_CASE("how rows lie on the wire: one key for all ways, and one for each") {
+  const auto exchange = [](const std::string& text) {
+    const LoadedConfig loaded = parse_config("[exchange]\n" + text, "x.toml", {}, 0);
+    CHECK(faults_of(loaded).empty());
+    return loaded.config.exchange;
+  };
+  CHECK(exchange("").wire == "fp32");
+  CHECK(exchange("").of(exchange("").dispatch) == "fp32");
+  const ExchangeConfig some = exchange("wire = 'bf16'\ncombine = 'int8'\ncombine_backward = 'fp32'\ndispatch = ''");
+  CHECK(some.of(some.dispatch) == "bf16");
+  CHECK(some.of(some.combine) == "int8");
+  CHECK(some.of(some.dispatch_backward) == "bf16");
+  CHECK(some.of(some.combine_backward) == "fp32");
+  // What was left open stays so in the saved config, where wire can still be set for all ways.
+  const std::string saved = to_toml(parse_config("", "x.toml", {}, 0).config);
+  const ExchangeConfig later = parse_config(saved, "saved", Sets{"exchange.wire=int8"}, 0).config.exchange;
+  CHECK(later.of(later.dispatch) == "int8");
+  CHECK(faults_of_text("[exchange]\nwire = 'fp16'\ncombine = 'int4'\nchunks = 65") ==
+        Sets{"x.toml:2: exchange.wire = 'fp16' is not one of fp32, bf16, int8",
+             "x.toml:3: exchange.combine = 'int4' is not one of \"\", fp32, bf16, int8 (did you mean 'int8'?)",
+             "x.toml:4: exchange.chunks = 65 is out of range: it wants a whole number from 1 to 64"});
+  CHECK(faults_of_text("[parallel]\nexchange = 'hierarchical'").empty());
+}
+
+TEST_CASE("a bound of received rows leaves room for one of each rank") {
+  const std::string bound = "[moe]\nexperts = 6\nmax_received_rows = ";
+  CHECK(faults_of_text(bound + "3", 4) ==
+        Sets{"x.toml:3: moe.max_received_rows = 3 is less than a row of each of the 4 ranks that share the experts: at "
+             "least 4, or 0 for no bound"});
+  CHECK(faults_of_text(bound + "4", 4).empty());
+  CHECK(faults_of_text(bound + "0", 4).empty());
+  CHECK(faults_of_text(bound + "6", 8).empty());  // a group has a rank an expert at most
+  CHECK(faults_of_text(bound + "5", 8).size() == 1);
+  CHECK(faults_of_text(bound + "3\n[parallel]\nexpert = 3", 8).empty());
+  CHECK(faults_of_text(bound + "1", 0).empty());  // how many ranks there are is not known
+}
+
 TEST_CASE("sizes whose products would not fit are told with their numbers") {
   const auto fault = [](const std::string& text) {
     const auto faults = faults_of_text(text);
@@ -372,16 +409,21 @@ TEST_CASE("changes between two configs: what stands against going on, what makes
   is.parallel = {.expert = 3, .exchange = "flat", .ranks_per_node = 2, .zero = 1};
   is.checkpoint.every = 7;
   is.log.every = 9;
+  is.moe.max_received_rows = 100;
+  is.exchange.chunks = 4;
   for (const ConfigChange& change : config_changes(was, is)) CHECK(change.kind == ChangeKind::Free);
   is = was;
   is.model.layers = was.model.layers + 1;
   is.train.lr = 2 * was.train.lr;
+  is.exchange.combine = "bf16";
   const std::vector<ConfigChange> changes = config_changes(was, is);
-  REQUIRE(changes.size() == 2);
+  REQUIRE(changes.size() == 3);
   CHECK(changes[0].key == "model.layers");
   CHECK(changes[0].kind == ChangeKind::Refused);
   CHECK(changes[1].key == "train.lr");
   CHECK(changes[1].kind == ChangeKind::Noted);
+  CHECK(changes[2].key == "exchange.combine");
+  CHECK(changes[2].kind == ChangeKind::Noted);
   CHECK(config_changes(was, was).empty());
 }
 

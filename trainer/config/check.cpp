@@ -90,6 +90,20 @@ void check_moe(const Config& config, int ranks, Check& check) {
   }
 }
 
+// A round takes at least one row of each rank of the group.
+void check_received_rows(const Config& config, int ranks, Check& check) {
+  const std::int64_t bound = config.moe.max_received_rows;
+  if (!check.sound({"moe.max_received_rows", "moe.experts", "parallel.expert"}) || bound == 0) return;
+  const std::int64_t group =
+      config.parallel.expert > 0 ? config.parallel.expert : std::min<std::int64_t>(ranks, config.moe.experts);
+  if (bound < group) {
+    check.tell(
+        "moe.max_received_rows = {} is less than a row of each of the {} ranks that share the experts: at least {}, or "
+        "0 for no bound",
+        bound, group, group);
+  }
+}
+
 void check_train(const TrainConfig& train, Check& check) {
   if (check.sound({"train.global_batch", "train.micro_batch"}) && train.global_batch % train.micro_batch != 0) {
     check.tell("train.global_batch = {} sequences is not a multiple of train.micro_batch = {}", train.global_batch,
@@ -176,6 +190,7 @@ void check_combinations(const Config& config, int ranks, const KeyPlaces& places
   check_device(config.device, check);
   check_model(config.model, check);
   check_moe(config, ranks, check);
+  check_received_rows(config, ranks, check);
   check_train(config.train, check);
   check_sizes(config, check);
 }

@@ -15,8 +15,9 @@ ChangeKind kind_of(const std::string& section, const std::string& key) {
     for (const std::string_view name : of_the_mixture) {
       if (key == name) return ChangeKind::Refused;
     }
-    return ChangeKind::Noted;
+    return key == "max_received_rows" ? ChangeKind::Free : ChangeKind::Noted;
   }
+  if (section == "exchange") return key == "chunks" ? ChangeKind::Free : ChangeKind::Noted;  // wires round
   if (section == "train") {
     if (key == "seed") return ChangeKind::Refused;
     return key.starts_with("eval_") ? ChangeKind::Free : ChangeKind::Noted;

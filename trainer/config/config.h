@@ -33,8 +33,9 @@ struct MoeConfig {
   double z_loss = 0.001;
   std::int64_t every = 1;  // every n-th layer is a mixture: layers n-1, 2n-1, ... counted from 0; 0: none
   std::int64_t shared_experts = 0;
-  std::string router = "topk";  // topk
-  bool renormalise = true;      // where it is not said: top_k > 1
+  std::string router = "topk";         // topk
+  bool renormalise = true;             // where it is not said: top_k > 1
+  std::int64_t max_received_rows = 0;  // of one layer and micro-batch at a time on a rank; 0: no bound
 };
 
 struct TrainConfig {
@@ -60,9 +61,22 @@ struct TrainConfig {
 
 struct ParallelConfig {
   std::int64_t expert = 0;          // ranks an expert group spans; 0: as many as there are, up to the number of experts
-  std::string exchange = "auto";    // auto, flat
+  std::string exchange = "auto";    // auto, flat, hierarchical
   std::int64_t ranks_per_node = 0;  // 0: detect
   std::int64_t zero = 0;  // ZeRO stage: 1 splits the optimizer's state over the ranks with the same parameters
+};
+
+// How rows lie on the wire: fp32, bf16, int8 (comm/exchange/wire.h).
+struct ExchangeConfig {
+  std::string wire = "fp32";
+  std::string dispatch;  // "": wire, as for the next three; see of()
+  std::string combine;
+  std::string dispatch_backward;
+  std::string combine_backward;
+  std::int64_t chunks = 1;  // of a micro-batch's tokens: one travels while another is in its experts
+
+  // What `way`, one of the four, comes to.
+  const std::string& of(const std::string& way) const { return way.empty() ? wire : way; }
 };
 
 struct DataConfig {
@@ -94,6 +108,7 @@ struct Config {
   MoeConfig moe;
   TrainConfig train;
   ParallelConfig parallel;
+  ExchangeConfig exchange;
   DataConfig data;
   CheckpointConfig checkpoint;
   LogConfig log;

@@ -1,6 +1,7 @@
 #include "trainer/config/schema.h"
 
 #include "comm/base/ids.h"
+#include "comm/exchange/wire.h"
 
 #include <algorithm>
 #include <cmath>
@@ -134,6 +135,8 @@ std::vector<ConfigKey> make_keys() {
   moe.integer("shared_experts", &X::shared_experts, at_least(0, 1 << 10), "experts that every token goes to besides");
   moe.choice("router", &X::router, {"topk"}, "how tokens choose experts");
   moe.flag("renormalise", &X::renormalise, "gate weights of a token's experts sum to 1; unless said, where top_k > 1");
+  moe.integer("max_received_rows", &X::max_received_rows, at_least(0, most_count),
+              "rows that a rank takes in at a time, the others following in more rounds; 0: no bound");
 
   Keys train(keys, "train", &Config::train);
   using T = TrainConfig;
@@ -165,11 +168,26 @@ std::vector<ConfigKey> make_keys() {
   using P = ParallelConfig;
   parallel.integer("expert", &P::expert, at_least(0, most_ranks),
                    "ranks that share the experts; 0: all, up to one an expert");
-  parallel.choice("exchange", &P::exchange, {"auto", "flat"}, "how rows travel to experts");
+  parallel.choice("exchange", &P::exchange, {"auto", "flat", "hierarchical"},
+                  "how rows travel to experts: straight, or once to a node and on from there; auto: by what is faster");
   parallel.integer("ranks_per_node", &P::ranks_per_node, at_least(0, most_ranks),
                    "take so many ranks for a node; 0: detect");
   parallel.integer("zero", &P::zero, from_to(0, 1),
                    "ZeRO stage: 1 splits the optimizer's state over ranks; 0: each has all of it");
+
+  Keys exchange(keys, "exchange", &Config::exchange);
+  using E = ExchangeConfig;
+  std::vector<std::string> wires = wire_names();
+  exchange.choice("wire", &E::wire, wires, "how rows lie on the wire, wherever the next four keys do not say it");
+  wires.insert(wires.begin(), "");
+  exchange.choice("dispatch", &E::dispatch, wires, "tokens on their way to experts; \"\": as wire");
+  exchange.choice("combine", &E::combine, wires, "what experts made of them, on its way back; \"\": as wire");
+  exchange.choice("dispatch_backward", &E::dispatch_backward, wires,
+                  "gradients that come back from experts, in the backward of dispatch; \"\": as wire");
+  exchange.choice("combine_backward", &E::combine_backward, wires,
+                  "gradients on their way to experts, in the backward of combine; \"\": as wire");
+  exchange.integer("chunks", &E::chunks, from_to(1, 64),
+                   "pieces of a micro-batch's tokens: one travels while another is in its experts");
 
   Keys data(keys, "data", &Config::data);
   data.text("train", &DataConfig::train, "folder that `switchyard prepare` wrote, or a file in it");
@@ -204,6 +222,13 @@ std::vector<ConfigKey> make_keys() {
   return keys;
 }
 
+std::string listed(std::vector<std::string> choices) {
+  for (std::string& choice : choices) {
+    if (choice.empty()) choice = "\"\"";
+  }
+  return fmt::format("{}", fmt::join(choices, ", "));
+}
+
 }  // namespace
 
 bool Bounds::hold(double value) const {
@@ -227,7 +252,7 @@ std::string ConfigKey::wanted() const {
     case ConfigType::Text:
       return "a text in quotes";
     case ConfigType::Choice:
-      return choices.size() == 1 ? choices[0] : fmt::format("one of {}", fmt::join(choices, ", "));
+      return choices.size() == 1 ? choices[0] : fmt::format("one of {}", listed(choices));
   }
   return "";
 }

@@ -42,7 +42,7 @@ std::string config_help() {
       section = key.section;
       text += fmt::format("\n[{}]\n", section);
     }
-    text += fmt::format("{:<16} {}\n{:<16} {}; default {}\n", key.name, key.help, "", key.wanted(),
+    text += fmt::format("{:<18} {}\n{:<18} {}; default {}\n", key.name, key.help, "", key.wanted(),
                         to_toml(key.get(defaults)));
   }
   return text;
