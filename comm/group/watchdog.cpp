@@ -3,6 +3,7 @@
 #include "comm/base/bytes_moved.h"
 #include "comm/group/environment.h"
 #include "comm/group/speak.h"
+#include "comm/group/stop_request.h"
 #include "comm/transport/waiting.h"
 
 #include <algorithm>
@@ -22,6 +23,13 @@ constexpr auto between_ticks = 100ms;
 constexpr double gap_from_s = 0.5;
 // How long a rank that has spoken lets the others speak before it ends the job.
 constexpr auto others_speak = 2s;
+// So often are the other hosts looked at.
+constexpr int ticks_between_looks = 5;
+// They are asked for a sign of life this many times before one counts as silent, but not more often than every second,
+// nor less often than every five.
+constexpr double asked_before_silent = 4;
+constexpr double least_silence_s = asked_before_silent;
+constexpr int ask_at_least_every_s = 5;
 // How long mpirun is left to end the job in which a process is gone, before this rank does.
 constexpr auto launcher_acts = 5s;
 
@@ -58,6 +66,10 @@ Watchdog::Watchdog(const Group& world, const WatchdogLimits& limits) : limits_(l
         std::find_if(neighbours_.begin(), neighbours_.end(), [&](const Neighbour& n) { return n.rank > rank_; });
     next_ = above == neighbours_.end() ? neighbours_.front() : *above;
   }
+  ask_every_s_ = limits_.silence_s > 0
+                     ? std::clamp(static_cast<int>(limits_.silence_s / asked_before_silent), 1, ask_at_least_every_s)
+                     : ask_at_least_every_s;
+  contact_.emplace(world, hosts_, ask_every_s_);
   begin_long_task();
   thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
 }
@@ -101,6 +113,7 @@ void Watchdog::watch(const std::stop_token& stop) {
     if (stop.stop_requested()) return;
     tick();
     look_at_neighbour();
+    if (ticks_++ % ticks_between_looks == 0 || noted_stop_signal() == StopReason::Terminate) look_at_other_hosts();
   }
 }
 
@@ -128,8 +141,10 @@ void Watchdog::report_and_end(double limit_s, double usual_s) const {
   const std::string took = usual_s > 0
                                ? fmt::format("which has not ended within {:.1f} s (usual: {:.2g} s)", limit_s, usual_s)
                                : fmt::format("without a sign of life for {:.1f} s (watchdog.allowance_s)", limit_s);
-  speak(fmt::format("switchyard: rank {} on {} stands in {}, {}: it {}{}", rank_, Environment::host(), place(), took,
-                    what_is_waited_for().value_or("does not wait for any rank"), neighbours_words()));
+  const std::vector<SilentHost> silent = contact_->silent(silence_that_tells_s());
+  speak(fmt::format("switchyard: rank {} on {} stands in {}, {}: it {}{}{}{}", rank_, Environment::host(), place(),
+                    took, what_is_waited_for().value_or("does not wait for any rank"), neighbours_words(),
+                    silent.empty() ? "" : "; ", silent.empty() ? "" : contact_->words(silent)));
   std::this_thread::sleep_for(others_speak);
   end_job_from_thread(1);
 }
@@ -161,6 +176,23 @@ void Watchdog::look_at_neighbour() {
                     next_->rank, Environment::host(), next_->process.number, rank_, place()));
   }
   std::this_thread::sleep_for(launcher_acts);
+  end_job_from_thread(1);
+}
+
+double Watchdog::silence_that_tells_s() const {
+  return 1.5 * ask_every_s_;
+}
+
+void Watchdog::look_at_other_hosts() {
+  if (!contact_->has_others()) return;
+  const bool ends_anyway = noted_stop_signal() == StopReason::Terminate;
+  if (limits_.silence_s <= 0 && !ends_anyway) return;
+  const std::vector<SilentHost> silent =
+      contact_->silent(ends_anyway ? silence_that_tells_s() : std::max(limits_.silence_s, least_silence_s));
+  if (silent.empty()) return;
+  speak(fmt::format("switchyard: {}; rank {} on {} stands in {}: it {}; the job ends", contact_->words(silent), rank_,
+                    Environment::host(), place(), what_is_waited_for().value_or("does not wait for any rank")));
+  std::this_thread::sleep_for(others_speak);
   end_job_from_thread(1);
 }
 

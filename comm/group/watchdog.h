@@ -3,11 +3,13 @@
 //  - where no step ends within a multiple of the usual time, each rank says where it stands and what it waits for, and
 //    the job ends with code 1 (law 6: no hang);
 //  - where a neighbour's process is gone without a word, that is said, with the step;
+//  - where nothing comes from another host any more (contact.h), the job ends, with that host named;
 //  - a process that did not run for a while (stopped, swapped out) finds out by the gaps in its own heartbeat.
 //
 // Time in which this process did not run does not count: a job that was suspended as a whole goes on.
 #pragma once
 
+#include "comm/group/contact.h"
 #include "comm/group/group.h"
 #include "comm/group/process.h"
 
@@ -29,6 +31,9 @@ struct WatchdogLimits {
   // Without any sign of life, for the first step, evaluations, loading, saving and making ready. Each rank counts for
   // itself: one that is done waits for the others without a sign, so this must exceed the longest load or save.
   double allowance_s = 1800;
+  // Since anything came from another host, were it an acknowledgement; 4 at least, or 0: as long as it likes. Where the
+  // launcher finds that out first and ends this process with SIGTERM, that host is named all the same.
+  double silence_s = 20;
 };
 
 class Watchdog {
@@ -62,6 +67,8 @@ class Watchdog {
   void tick();
   void count(Clock::time_point now);  // the time since the last call
   void look_at_neighbour();
+  void look_at_other_hosts();
+  double silence_that_tells_s() const;  // a host that lives is not silent for so long, seeing that it is asked
   void report_and_end(double limit_s, double usual_s) const;
   std::string neighbours_words() const;
 
@@ -71,6 +78,9 @@ class Watchdog {
   std::vector<Neighbour> neighbours_;  // the other ranks of this host, in order
   std::optional<Neighbour> next_;      // the one that this rank looks at
   ProcessState next_state_;
+  int ask_every_s_ = 0;  // the other hosts, for a sign of life
+  std::optional<Contact> contact_;
+  int ticks_ = 0;
 
   std::mutex mutex_;  // of what follows
   std::condition_variable_any wake_;

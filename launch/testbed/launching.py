@@ -21,6 +21,10 @@ NO_WORD = set("""oversubscribe nooversubscribe tag-output timestamp-output displ
 TWO_WORDS = {"mca", "gmca", "omca", "am-mca"}
 
 
+# mpirun and its daemons notice within 15 s that a host is cut off; without these, when the kernel gives a connection up.
+LOST_HOSTS = {"oob_tcp_keepalive_time": "5", "oob_tcp_keepalive_intvl": "2", "oob_tcp_keepalive_probes": "5"}
+
+
 def ranks_wanted(arguments):
     """The number after -np among mpirun's own arguments, before the program's; None: it is not there."""
     index = 0
@@ -69,7 +73,7 @@ def environment(bed, ranks):
     # Hosts do not know that they share this machine's cores: no binding, and no rank spins while it waits.
     usual = {"btl": "self,vader,tcp", "pml": "ob1", "btl_base_warn_component_unused": "0",
              "rmaps_base_oversubscribe": "1", "hwloc_base_binding_policy": "none",
-             "mpi_yield_when_idle": "1" if ranks > cores else "0"}
+             "mpi_yield_when_idle": "1" if ranks > cores else "0"} | LOST_HOSTS
     for name, value in usual.items():
         result.setdefault(f"OMPI_MCA_{name}", value)
     result.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))

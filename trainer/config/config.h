@@ -101,6 +101,7 @@ struct WatchdogConfig {
   double factor = 20;         // a step may take so many times the usual; 0: as long as it likes
   double least_s = 60;        // but this long in any case
   double allowance_s = 1800;  // without a sign of life: first step, evaluations, loading, saving
+  double silence_s = 20;      // of another host's network; 0: as long as it likes
 };
 
 struct Config {

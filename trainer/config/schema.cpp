@@ -219,6 +219,9 @@ std::vector<ConfigKey> make_keys() {
   watchdog.real("allowance_s", &W::allowance_s, above(0),
                 "seconds without a sign of life, for the first step, evaluations, loading and saving; to be longer "
                 "than a whole load or save, which the ranks that are done wait for");
+  watchdog.real("silence_s", &W::silence_s, at_least(0),
+                "seconds in which nothing, not even an acknowledgement, comes from another host over TCP, until the job "
+                "ends and names that host (4 at least); 0: never");
   return keys;
 }
 

@@ -488,7 +488,8 @@ CheckpointInfo first_that(const Group& world, CheckpointInfo checkpoint, const C
 RunOutcome run_training(const Group& world, Config config, const RunOptions& options) {
   Watchdog watchdog(world, {.factor = config.watchdog.factor,
                             .least_s = config.watchdog.least_s,
-                            .allowance_s = config.watchdog.allowance_s});
+                            .allowance_s = config.watchdog.allowance_s,
+                            .silence_s = config.watchdog.silence_s});
   std::optional<FolderLock> lock;
   collectively(world, "taking the run's folder", [&] {
     if (world.is_root() && !options.dry_run) lock.emplace(options.out);
