@@ -10,13 +10,12 @@ void announce(const SendPlan& plan, std::span<const Slot> slots, std::vector<Rec
   }
 }
 
-void check_counts(Rank from, Rank to, SendCounts counts) {
+void check_counts(int from, int to, SendCounts counts) {
   require(counts.rows >= 0 && counts.slots >= counts.rows && (counts.rows > 0) == (counts.slots > 0),
-          "rank {} announced to rank {} {} rows with {} slots, which cannot be", from.value(), to.value(), counts.rows,
-          counts.slots);
+          "rank {} announced to rank {} {} rows with {} slots, which cannot be", from, to, counts.rows, counts.slots);
 }
 
-void check_announced(Rank from, Rank to, std::int64_t rows, std::span<const ReceivedSlot> slots) {
+void check_announced(int from, int to, std::int64_t rows, std::span<const ReceivedSlot> slots) {
   // Rows come in order, each with at least one slot, and the tags of a row ascend.
   std::int32_t row = -1;
   std::int32_t tag = 0;
@@ -24,13 +23,12 @@ void check_announced(Rank from, Rank to, std::int64_t rows, std::span<const Rece
     const ReceivedSlot& slot = slots[i];
     const bool follows = slot.row == row + 1 || (row >= 0 && slot.row == row && slot.tag > tag);
     require(follows && slot.row < rows,
-            "rank {} announced to rank {} slot {} as row {}, tag {} of {} rows, after row {}, tag {}", from.value(),
-            to.value(), i, slot.row, slot.tag, rows, row, tag);
+            "rank {} announced to rank {} slot {} as row {}, tag {} of {} rows, after row {}, tag {}", from, to, i,
+            slot.row, slot.tag, rows, row, tag);
     row = slot.row;
     tag = slot.tag;
   }
-  require(row + 1 == rows, "rank {} announced to rank {} {} rows, but slots of {}", from.value(), to.value(), rows,
-          row + 1);
+  require(row + 1 == rows, "rank {} announced to rank {} {} rows, but slots of {}", from, to, rows, row + 1);
 }
 
 }  // namespace switchyard

@@ -18,8 +18,9 @@ struct SendCounts {
 // The plan's slots in wire order, their rows counted from 0 for each receiver: [plan.slot_order.size()].
 void announce(const SendPlan& plan, std::span<const Slot> slots, std::vector<ReceivedSlot>& announced);
 
-// Throw Error(Runtime), naming both ranks, where `from` announced to `to` what no plan_sends can have made.
-void check_counts(Rank from, Rank to, SendCounts counts);
-void check_announced(Rank from, Rank to, std::int64_t rows, std::span<const ReceivedSlot> slots);
+// Throw Error(Runtime), naming both ranks (the world's), where `from` announced to `to` what no plan_sends can have
+// made.
+void check_counts(int from, int to, SendCounts counts);
+void check_announced(int from, int to, std::int64_t rows, std::span<const ReceivedSlot> slots);
 
 }  // namespace switchyard

@@ -1,13 +1,14 @@
 // Every pair of ranks exchanges its rows directly.
 //
-// Rows that stay on this rank never enter a message or a send buffer: dispatch copies them to their place, combine
-// reads them where they lie. Rows that come back lie in the order in which the owner keeps them, so they are sent
-// without packing.
-#include "comm/base/stopwatch.h"
-#include "comm/base/timers.h"
+// As fp32, rows that stay on this rank never enter a message or a send buffer: dispatch copies them to their place,
+// combine reads them where they lie; and rows that come back lie in the order in which the owner keeps them, so they
+// are sent without packing. In the other formats all rows are coded, those that stay here too.
 #include "comm/device/device.h"
 #include "comm/exchange/announce.h"
 #include "comm/exchange/exchange.h"
+#include "comm/exchange/rounds.h"
+#include "comm/exchange/scratch.h"
+#include "comm/group/fault_point.h"
 
 #include <algorithm>
 #include <cstring>
@@ -15,31 +16,6 @@
 
 namespace switchyard {
 namespace {
-
-// Memory that grows to the largest size asked for and is then kept.
-class Scratch {
- public:
-  float* floats(std::int64_t count) {
-    const Bytes bytes(count * isize(sizeof(float)));
-    if (bytes > buffer_.size()) {
-      buffer_ = Buffer();  // first give back, then take
-      buffer_ = Buffer(cpu_device(), bytes);
-    }
-    return static_cast<float*>(buffer_.data());
-  }
-
- private:
-  Buffer buffer_;
-};
-
-constexpr std::int64_t parallel_floats = 1 << 14;  // less is done sooner by one thread than shared out
-
-// The traffic's seconds, and the phase's.
-struct ExchangeTimer {
-  explicit ExchangeTimer(double& seconds) : stopwatch(seconds) {}
-  PhaseTimer phase{Phase::Exchange};
-  Stopwatch stopwatch;
-};
 
 class FlatExchange final : public Exchange {
  public:
@@ -51,56 +27,64 @@ class FlatExchange final : public Exchange {
   const char* name() const override { return "flat"; }
   const Group& group() const override { return group_; }
 
-  Plan plan(std::int64_t rows, std::span<const Slot> slots) override;
-  void dispatch(const Plan& plan, const float* rows, std::int64_t width, float* received) override;
-  void combine_slots(const Plan& plan, const float* slot_rows, std::int64_t width, const float* scalars, float* rows,
-                     float* slot_scalars) override {
+  Plan plan(std::int64_t rows, std::span<const Slot> slots, const PlanOptions& options) override;
+  void dispatch(Plan& plan, std::size_t piece, const float* rows, std::int64_t width, Wire wire,
+                float* received) override;
+  void combine_slots(const Plan& plan, std::size_t piece, const float* slot_rows, std::int64_t width, Wire wire,
+                     const float* scalars, float* rows, float* slot_scalars) override {
     const ExchangeTimer timer(traffic_.seconds);
-    const Returned back =
-        bring_back(plan, plan.received_slot_begin, plan.send.slot_begin, slot_rows, width, scalars, slot_scalars);
-    add_up(plan.send.row_slots_begin, plan.send.row_slots, back, width, rows);
+    const PlanPiece& p = plan.pieces[piece];
+    const Returned back = bring_back(p, p.received_slot_begin, p.send.slot_begin, slot_rows, width, wire,
+                                     /*code_own=*/true, scalars, slot_scalars);
+    add_up(p.send.row_slots_begin, p.send.row_slots, back, width, rows + p.row_begin * width);
   }
-  void combine_rows(const Plan& plan, const float* received, std::int64_t width, const float* scalars, float* rows,
-                    float* slot_scalars) override {
+  void combine_rows(const Plan& plan, std::size_t piece, const float* received, std::int64_t width, Wire wire,
+                    const float* scalars, float* rows, float* slot_scalars) override {
     const ExchangeTimer timer(traffic_.seconds);
-    const Returned back =
-        bring_back(plan, plan.received_row_begin, plan.send.row_begin, received, width, scalars, slot_scalars);
-    add_up(plan.send.row_copies_begin, plan.send.row_copies, back, width, rows);
+    const PlanPiece& p = plan.pieces[piece];
+    const Returned back = bring_back(p, p.received_row_begin, p.send.row_begin, received, width, wire,
+                                     /*code_own=*/false, scalars, slot_scalars);
+    add_up(p.send.row_copies_begin, p.send.row_copies, back, width, rows + p.row_begin * width);
   }
   ExchangeTraffic take_traffic() override { return std::exchange(traffic_, {}); }
 
  private:
-  // Rows in wire order, but for this rank's own, which are still where they were worked on.
+  // Rows in wire order, but for this rank's own, which are still where they were worked on, or were coded.
   struct Returned {
-    const float* wire = nullptr;
-    const float* own = nullptr;
+    Wire wire = Wire::F32;
+    const std::byte* others = nullptr;
+    std::int64_t row_bytes = 0;
+    Wire own_wire = Wire::F32;
+    const std::byte* own = nullptr;
+    std::int64_t own_row_bytes = 0;
     std::int64_t own_begin = 0;
     std::int64_t own_end = 0;
-    const float* row(std::int64_t position, std::int64_t width) const {
-      const bool is_own = position >= own_begin && position < own_end;
-      return is_own ? own + (position - own_begin) * width : wire + position * width;
+    void add(std::int64_t position, std::int64_t width, float* sum) const {
+      if (position >= own_begin && position < own_end) {
+        add_decoded(own_wire, own + (position - own_begin) * own_row_bytes, width, sum);
+      } else {
+        add_decoded(wire, others + position * row_bytes, width, sum);
+      }
     }
   };
 
   int self() const { return group_.rank().value(); }
+  int named(Rank rank) const { return group_.transport().world_rank(rank); }
   // The others, each rank beginning after itself, so that not all send to the same one first.
   Rank other(int i) const { return Rank((self() + i) % group_.size()); }
 
-  void count_bytes(Rank to, std::int64_t bytes) {
-    if (to == group_.rank()) {
-      traffic_.bytes_to_self += bytes;
-    } else if (node_of_[usize(to.value())] == node_of_[usize(self())]) {
-      traffic_.bytes_inside_node += bytes;
-    } else {
-      traffic_.bytes_across_nodes += bytes;
-    }
+  std::int64_t& count(Rank to, std::int64_t ExchangeBytes::*kind) {
+    if (to == group_.rank()) return traffic_.to_self.*kind;
+    const bool near = node_of_[usize(to.value())] == node_of_[usize(self())];
+    return near ? traffic_.inside_node.*kind : traffic_.across_nodes.*kind;
   }
 
   // Elements [begins[r], begins[r + 1]) of an array with `each` bytes an element.
-  void send(const std::vector<std::int64_t>& begins, Rank to, const void* data, std::int64_t each) {
+  void send(const std::vector<std::int64_t>& begins, Rank to, const void* data, std::int64_t each,
+            std::int64_t ExchangeBytes::*kind) {
     const std::int64_t begin = begins[usize(to.value())];
     const std::int64_t bytes = (begins[usize(to.value()) + 1] - begin) * each;
-    count_bytes(to, bytes);
+    count(to, kind) += bytes;
     if (to != group_.rank()) sends_.push_back({to, static_cast<const std::byte*>(data) + begin * each, Bytes(bytes)});
   }
   void receive(const std::vector<std::int64_t>& begins, Rank from, void* data, std::int64_t each) {
@@ -113,126 +97,180 @@ class FlatExchange final : public Exchange {
     receives_.clear();
   }
 
-  Returned bring_back(const Plan& plan, const std::vector<std::int64_t>& worked_begin,
-                      const std::vector<std::int64_t>& wanted_begin, const float* worked, std::int64_t width,
-                      const float* scalars, float* slot_scalars);
+  void bring_slots(PlanPiece& piece);
+  Returned bring_back(const PlanPiece& piece, const std::vector<std::int64_t>& worked_begin,
+                      const std::vector<std::int64_t>& wanted_begin, const float* worked, std::int64_t width, Wire wire,
+                      bool code_own, const float* scalars, float* slot_scalars);
   static void add_up(const std::vector<std::int64_t>& begins, const std::vector<std::int32_t>& positions,
                      const Returned& back, std::int64_t width, float* rows);
 
   const Group& group_;
   std::vector<Node> node_of_;
   ExchangeTraffic traffic_;
-  Scratch wire_rows_;
-  Scratch wire_scalars_;
-  std::vector<SendCounts> counts_;
-  std::vector<SendCounts> their_counts_;
-  std::vector<ReceivedSlot> announced_;
+  Scratch sent_;
+  Scratch received_;
+  Scratch scalars_;
   std::vector<SendPart> sends_;
   std::vector<ReceivePart> receives_;
 };
 
-Plan FlatExchange::plan(std::int64_t rows, std::span<const Slot> slots) {
+// What a plan's piece knows besides: the slots on their way out.
+using Announced = std::vector<ReceivedSlot>;
+
+Plan FlatExchange::plan(std::int64_t rows, std::span<const Slot> slots, const PlanOptions& options) {
   const ExchangeTimer timer(traffic_.seconds);
-  const int ranks = group_.size();
+  const std::size_t ranks = usize(group_.size());
   Plan plan;
-  plan.send = plan_sends(rows, ranks, slots);
+  plan.rows = rows;
+  const std::vector<std::int64_t> begins = cut_rows(group_, rows, slots, options, plan.in_rounds);
+  std::vector<SendPlan> sends = plan_sends_of_parts(begins, group_.size(), slots);
+  const std::size_t pieces = sends.size();
 
-  counts_.resize(usize(ranks));
-  their_counts_.resize(usize(ranks));
-  for (std::size_t r = 0; r < usize(ranks); ++r) {
-    counts_[r] = {plan.send.row_begin[r + 1] - plan.send.row_begin[r],
-                  plan.send.slot_begin[r + 1] - plan.send.slot_begin[r]};
-    count_bytes(Rank(static_cast<int>(r)), sizeof(SendCounts));
+  std::vector<SendCounts> counts(ranks * pieces);
+  std::vector<SendCounts> theirs(ranks * pieces);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    for (std::size_t p = 0; p < pieces; ++p) {
+      counts[r * pieces + p] = {sends[p].row_begin[r + 1] - sends[p].row_begin[r],
+                                sends[p].slot_begin[r + 1] - sends[p].slot_begin[r]};
+    }
+    count(Rank(static_cast<int>(r)), &ExchangeBytes::metadata) += isize(pieces * sizeof(SendCounts));
   }
+  if (take_planted_miscount()) counts[usize(other(1).value()) * pieces].rows += 1;
   static_assert(sizeof(SendCounts) == 2 * sizeof(std::int64_t));
-  group_.transport().all_to_all(&counts_.front().rows, &their_counts_.front().rows, 2);
+  group_.transport().all_to_all(&counts.front().rows, &theirs.front().rows, 2 * isize(pieces));
 
-  plan.received_row_begin.assign(usize(ranks) + 1, 0);
-  plan.received_slot_begin.assign(usize(ranks) + 1, 0);
-  for (std::size_t r = 0; r < usize(ranks); ++r) {
-    check_counts(Rank(static_cast<int>(r)), group_.rank(), their_counts_[r]);
-    plan.received_row_begin[r + 1] = plan.received_row_begin[r] + their_counts_[r].rows;
-    plan.received_slot_begin[r + 1] = plan.received_slot_begin[r] + their_counts_[r].slots;
-  }
-  checked_int(plan.received_slots(), "the number of slots that came to this rank");
-  plan.received.resize(usize(plan.received_slots()));
-
-  announce(plan.send, slots, announced_);
-  start_list();
-  for (int i = 0; i < ranks; ++i) {
-    send(plan.send.slot_begin, other(i), announced_.data(), sizeof(ReceivedSlot));
-    if (i > 0) receive(plan.received_slot_begin, other(i), plan.received.data(), sizeof(ReceivedSlot));
-  }
-  std::copy(announced_.begin() + plan.send.slot_begin[usize(self())],
-            announced_.begin() + plan.send.slot_begin[usize(self()) + 1],
-            plan.received.begin() + plan.received_slot_begin[usize(self())]);
-  group_.transport().exchange(sends_, receives_);
-
-  for (std::size_t r = 0; r < usize(ranks); ++r) {
-    const std::span<ReceivedSlot> theirs =
-        std::span(plan.received).subspan(usize(plan.received_slot_begin[r]), usize(their_counts_[r].slots));
-    check_announced(Rank(static_cast<int>(r)), group_.rank(), their_counts_[r].rows, theirs);
-    for (ReceivedSlot& slot : theirs) slot.row += static_cast<std::int32_t>(plan.received_row_begin[r]);
+  for (std::size_t p = 0; p < pieces; ++p) {
+    PlanPiece& piece = plan.pieces.emplace_back();
+    piece.row_begin = begins[p];
+    piece.send = std::move(sends[p]);
+    piece.received_row_begin.assign(ranks + 1, 0);
+    piece.received_slot_begin.assign(ranks + 1, 0);
+    for (std::size_t r = 0; r < ranks; ++r) {
+      const SendCounts& count = theirs[r * pieces + p];
+      check_counts(named(Rank(static_cast<int>(r))), named(group_.rank()), count);
+      piece.received_row_begin[r + 1] = piece.received_row_begin[r] + count.rows;
+      piece.received_slot_begin[r + 1] = piece.received_slot_begin[r] + count.slots;
+    }
+    checked_int(piece.received_slots(), "the number of slots that came to this rank");
+    auto announced = std::make_shared<Announced>();
+    announce(piece.send, slots, *announced);
+    piece.route = std::move(announced);
   }
   return plan;
 }
 
-void FlatExchange::dispatch(const Plan& plan, const float* rows, std::int64_t width, float* received) {
+// Adds the messages of the slots to those of the rows.
+void FlatExchange::bring_slots(PlanPiece& piece) {
+  const auto& announced = *static_cast<const Announced*>(piece.route.get());
+  piece.received.resize(usize(piece.received_slots()));
+  for (int i = 0; i < group_.size(); ++i) {
+    send(piece.send.slot_begin, other(i), announced.data(), sizeof(ReceivedSlot), &ExchangeBytes::metadata);
+    if (i > 0) receive(piece.received_slot_begin, other(i), piece.received.data(), sizeof(ReceivedSlot));
+  }
+  std::copy(announced.begin() + piece.send.slot_begin[usize(self())],
+            announced.begin() + piece.send.slot_begin[usize(self()) + 1],
+            piece.received.begin() + piece.received_slot_begin[usize(self())]);
+}
+
+void FlatExchange::dispatch(Plan& plan, std::size_t index, const float* all_rows, std::int64_t width, Wire wire,
+                            float* received) {
   const ExchangeTimer timer(traffic_.seconds);
-  const SendPlan& out = plan.send;
+  PlanPiece& piece = plan.pieces[index];
+  const SendPlan& out = piece.send;
+  const float* const rows = all_rows + piece.row_begin * width;
   const std::int64_t own_begin = out.row_begin[usize(self())];
   const std::int64_t own_end = out.row_begin[usize(self()) + 1];
-  float* own = received + plan.received_row_begin[usize(self())] * width;
+  float* const own = received + piece.received_row_begin[usize(self())] * width;
   const std::int64_t wire_rows = isize(out.row_index.size());
-  float* packed = wire_rows_.floats(wire_rows * width);
+  const std::int64_t row_bytes = wire_row_bytes(wire, width);
+  std::byte* const packed = sent_.bytes(wire_rows * row_bytes);
+  std::byte* const coded =
+      wire == Wire::F32 ? reinterpret_cast<std::byte*>(received) : received_.bytes(piece.received_rows() * row_bytes);
 
 #pragma omp parallel for schedule(static) if (wire_rows * width > parallel_floats)
   for (std::int64_t w = 0; w < wire_rows; ++w) {
+    const float* const row = rows + out.row_index[usize(w)] * width;
     const bool is_own = w >= own_begin && w < own_end;
-    float* to = is_own ? own + (w - own_begin) * width : packed + w * width;
-    std::memcpy(to, rows + out.row_index[usize(w)] * width, usize(width) * sizeof(float));
+    if (!is_own) {
+      encode_row(wire, row, width, packed + w * row_bytes);
+      continue;
+    }
+    float* const to = own + (w - own_begin) * width;
+    std::memcpy(to, row, usize(width) * sizeof(float));
+    round_row(wire, to, width);
   }
 
   start_list();
-  const std::int64_t row_bytes = width * isize(sizeof(float));
+  const bool first = !piece.arrived;
+  if (first) bring_slots(piece);
   for (int i = 0; i < group_.size(); ++i) {
-    send(out.row_begin, other(i), packed, row_bytes);
-    if (i > 0) receive(plan.received_row_begin, other(i), received, row_bytes);
+    send(out.row_begin, other(i), packed, row_bytes, &ExchangeBytes::rows);
+    if (i > 0) receive(piece.received_row_begin, other(i), coded, row_bytes);
   }
   group_.transport().exchange(sends_, receives_);
+  if (wire != Wire::F32) {
+    const std::int64_t before = piece.received_row_begin[usize(self())];
+    const std::int64_t after = piece.received_row_begin[usize(self()) + 1];
+    decode_rows(wire, coded, before, width, received);
+    decode_rows(wire, coded + after * row_bytes, piece.received_rows() - after, width, received + after * width);
+  }
+  if (!first) return;
+  for (std::size_t r = 0; r < usize(group_.size()); ++r) {
+    const std::int64_t rows_of = piece.received_row_begin[r + 1] - piece.received_row_begin[r];
+    const std::int64_t slots_of = piece.received_slot_begin[r + 1] - piece.received_slot_begin[r];
+    const std::span<ReceivedSlot> slots =
+        std::span(piece.received).subspan(usize(piece.received_slot_begin[r]), usize(slots_of));
+    check_announced(named(Rank(static_cast<int>(r))), named(group_.rank()), rows_of, slots);
+    for (ReceivedSlot& slot : slots) slot.row += static_cast<std::int32_t>(piece.received_row_begin[r]);
+  }
+  piece.route = nullptr;
+  piece.arrived = true;
 }
 
 // The way back: `worked` in the order of worked_begin on this rank, wanted in the order of wanted_begin on the sender.
 // The scalars of the slots travel in the same exchange, in messages of their own, so that the rows need no packing.
-FlatExchange::Returned FlatExchange::bring_back(const Plan& plan, const std::vector<std::int64_t>& worked_begin,
+FlatExchange::Returned FlatExchange::bring_back(const PlanPiece& piece, const std::vector<std::int64_t>& worked_begin,
                                                 const std::vector<std::int64_t>& wanted_begin, const float* worked,
-                                                std::int64_t width, const float* scalars, float* slot_scalars) {
-  Returned back;
-  back.own = worked + worked_begin[usize(self())] * width;
+                                                std::int64_t width, Wire wire, bool code_own, const float* scalars,
+                                                float* slot_scalars) {
+  const std::int64_t row_bytes = wire_row_bytes(wire, width);
+  const std::byte* coded = reinterpret_cast<const std::byte*>(worked);
+  if (wire != Wire::F32) {
+    std::byte* const codes = sent_.bytes(worked_begin.back() * row_bytes);
+    encode_rows(wire, worked, worked_begin.back(), width, codes);
+    coded = codes;
+  }
+  const std::int64_t own_at = worked_begin[usize(self())];
+  Returned back{.wire = wire, .row_bytes = row_bytes};
+  back.own_wire = code_own ? wire : Wire::F32;
+  back.own_row_bytes = wire_row_bytes(back.own_wire, width);
+  back.own = code_own ? coded + own_at * row_bytes : reinterpret_cast<const std::byte*>(worked + own_at * width);
   back.own_begin = wanted_begin[usize(self())];
   back.own_end = wanted_begin[usize(self()) + 1];
-  float* wire = wire_rows_.floats(wanted_begin.back() * width);
-  back.wire = wire;
-  float* wire_scalars = slot_scalars == nullptr ? nullptr : wire_scalars_.floats(plan.sent_slots());
+  std::byte* const others = received_.bytes(wanted_begin.back() * row_bytes);
+  back.others = others;
+  const std::int64_t sent_slots = isize(piece.send.slot_order.size());
+  float* const wire_scalars = slot_scalars == nullptr ? nullptr : scalars_.floats(sent_slots);
 
   start_list();
-  const std::int64_t row_bytes = width * isize(sizeof(float));
   for (int i = 0; i < group_.size(); ++i) {
-    send(worked_begin, other(i), worked, row_bytes);
-    if (scalars != nullptr) send(plan.received_slot_begin, other(i), scalars, sizeof(float));
+    send(worked_begin, other(i), coded, row_bytes, &ExchangeBytes::rows);
+    if (scalars != nullptr) {
+      send(piece.received_slot_begin, other(i), scalars, sizeof(float), &ExchangeBytes::metadata);
+    }
     if (i == 0) continue;
-    receive(wanted_begin, other(i), wire, row_bytes);
-    if (slot_scalars != nullptr) receive(plan.send.slot_begin, other(i), wire_scalars, sizeof(float));
+    receive(wanted_begin, other(i), others, row_bytes);
+    if (slot_scalars != nullptr) receive(piece.send.slot_begin, other(i), wire_scalars, sizeof(float));
   }
   group_.transport().exchange(sends_, receives_);
 
   if (slot_scalars != nullptr) {
-    const std::int64_t own_begin = plan.send.slot_begin[usize(self())];
-    const std::int64_t own_count = plan.send.slot_begin[usize(self()) + 1] - own_begin;
+    const std::int64_t own_begin = piece.send.slot_begin[usize(self())];
+    const std::int64_t own_count = piece.send.slot_begin[usize(self()) + 1] - own_begin;
     if (own_count > 0)
-      std::copy_n(scalars + plan.received_slot_begin[usize(self())], own_count, wire_scalars + own_begin);
-    for (std::size_t p = 0; p < plan.send.slot_order.size(); ++p) {
-      slot_scalars[plan.send.slot_order[p]] = wire_scalars[p];
+      std::copy_n(scalars + piece.received_slot_begin[usize(self())], own_count, wire_scalars + own_begin);
+    for (std::size_t p = 0; p < piece.send.slot_order.size(); ++p) {
+      slot_scalars[piece.send.slot_order[p]] = wire_scalars[p];
     }
   }
   return back;
@@ -244,11 +282,10 @@ void FlatExchange::add_up(const std::vector<std::int64_t>& begins, const std::ve
   const std::int64_t count = isize(begins.size()) - 1;
 #pragma omp parallel for schedule(static) if (isize(positions.size()) * width > parallel_floats)
   for (std::int64_t r = 0; r < count; ++r) {
-    float* sum = rows + r * width;
+    float* const sum = rows + r * width;
     std::fill_n(sum, width, 0.0f);
     for (std::int64_t i = begins[usize(r)]; i < begins[usize(r) + 1]; ++i) {
-      const float* part = back.row(positions[usize(i)], width);
-      for (std::int64_t c = 0; c < width; ++c) sum[c] += part[c];
+      back.add(positions[usize(i)], width, sum);
     }
   }
 }

@@ -106,4 +106,35 @@ SendPlan plan_sends(std::int64_t rows, int ranks, std::span<const Slot> slots) {
   return plan;
 }
 
+std::vector<SendPlan> plan_sends_of_parts(std::span<const std::int64_t> row_begin, int ranks,
+                                          std::span<const Slot> slots) {
+  const std::size_t parts = row_begin.size() - 1;
+  std::vector<SendPlan> plans;
+  if (parts == 1) {
+    plans.push_back(plan_sends(row_begin[1], ranks, slots));
+    return plans;
+  }
+  check_slots(row_begin.back(), ranks, slots);
+  std::vector<std::vector<Slot>> slots_of(parts);
+  std::vector<std::vector<std::int32_t>> number_of(parts);
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const auto after = std::upper_bound(row_begin.begin(), row_begin.end(), slots[i].row);
+    const std::size_t part = usize(after - row_begin.begin()) - 1;
+    slots_of[part].push_back(slots[i]);
+    slots_of[part].back().row -= static_cast<std::int32_t>(row_begin[part]);
+    number_of[part].push_back(static_cast<std::int32_t>(i));
+  }
+  for (std::size_t p = 0; p < parts; ++p) {
+    plans.push_back(plan_sends(row_begin[p + 1] - row_begin[p], ranks, slots_of[p]));
+    for (std::int32_t& slot : plans.back().slot_order) slot = number_of[p][usize(slot)];
+  }
+  return plans;
+}
+
+std::int64_t Plan::received_slots() const {
+  std::int64_t slots = 0;
+  for (const PlanPiece& piece : pieces) slots += piece.received_slots();
+  return slots;
+}
+
 }  // namespace switchyard

@@ -9,6 +9,7 @@
 #include "comm/base/ids.h"
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -44,17 +45,35 @@ struct SendPlan {
 };
 // Throws Error(Runtime) for a row or rank out of range and for a tag that comes twice in a row.
 SendPlan plan_sends(std::int64_t rows, int ranks, std::span<const Slot> slots);
+// One for each part [row_begin[p], row_begin[p + 1]) of the rows.
+std::vector<SendPlan> plan_sends_of_parts(std::span<const std::int64_t> row_begin, int ranks,
+                                          std::span<const Slot> slots);
 
-// A whole plan: what goes out, and what came of the other ranks' announcements. Used four times a layer and
-// micro-batch.
-struct Plan {
-  SendPlan send;
+// How a plan is cut into pieces, which are exchanged one after the other. Every rank gives the same.
+struct PlanOptions {
+  int chunks = 1;                      // pieces of about as many rows, so that one travels while another is worked on
+  std::int64_t max_received_rows = 0;  // 0: no bound; else rows beyond it come in more rounds (see rounds.h)
+};
+
+// Some of the rows of a micro-batch: what goes out, and what comes of the other ranks' rows. Used four times.
+struct PlanPiece {
+  std::int64_t row_begin = 0;                     // the sender's rows [row_begin, row_begin + send.rows)
+  SendPlan send;                                  // its rows counted from row_begin; its slots by the caller's numbers
   std::vector<std::int64_t> received_row_begin;   // [ranks + 1]: rows from rank r are [begin[r], begin[r + 1])
   std::vector<std::int64_t> received_slot_begin;  // [ranks + 1]
-  std::vector<ReceivedSlot> received;             // by (source rank, row, tag)
+  std::vector<ReceivedSlot> received;  // by (source rank, row, tag); comes with the rows of the first dispatch
+  bool arrived = false;                // it has come
+  std::shared_ptr<const void> route;   // what the exchange that made the plan knows besides
   std::int64_t received_rows() const { return received_row_begin.back(); }
   std::int64_t received_slots() const { return received_slot_begin.back(); }
-  std::int64_t sent_slots() const { return static_cast<std::int64_t>(send.slot_order.size()); }
+};
+
+// Of one layer and micro-batch.
+struct Plan {
+  std::int64_t rows = 0;
+  std::vector<PlanPiece> pieces;  // as many on every rank; their rows follow one another
+  bool in_rounds = false;         // on all ranks alike: no rank may hold the rows of two pieces at once
+  std::int64_t received_slots() const;
 };
 
 }  // namespace switchyard

@@ -65,13 +65,13 @@ Environment::Environment(Bytes largest_message) {
   // Open MPI starts a daemon beside a process that no launcher started, for calls that are never made here.
   if (!launched_as().launched) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
   int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
-  if (provided < MPI_THREAD_FUNNELED) {
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_SERIALIZED) {
     fail(
         ErrorKind::Runtime,
-        "MPI provides thread level {} (MPI_THREAD_SINGLE), but MPI_THREAD_FUNNELED ({}) is needed: use an MPI that was "
+        "MPI provides thread level {} (MPI_THREAD_SINGLE), but MPI_THREAD_SERIALIZED ({}) is needed: use an MPI that was "
         "built with threads",
-        provided, MPI_THREAD_FUNNELED);
+        provided, MPI_THREAD_SERIALIZED);
   }
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   MPI_Comm copy = MPI_COMM_NULL;  // so that our messages never meet those of a library

@@ -52,8 +52,8 @@ std::optional<Fault> planted_fault() {
     return std::stoi(digits);
   };
   Fault fault{.rank = number("rank"), .step = number("step"), .phase = field("phase"), .deed = field("do")};
-  constexpr std::array<std::string_view, 9> deeds = {"throw", "exit", "kill", "stop", "term",
-                                                     "int",   "usr1", "nan",  "spike"};
+  constexpr std::array<std::string_view, 10> deeds = {"throw", "exit", "kill", "stop",  "term",
+                                                      "int",   "usr1", "nan",  "spike", "miscount"};
   if (std::find(deeds.begin(), deeds.end(), fault.deed) == deeds.end() && !fault.deed.starts_with(sleep_for)) {
     fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: do={} is none of {}, {}SECONDS", text, fault.deed,
          fmt::join(deeds, ", "), sleep_for);
@@ -63,6 +63,7 @@ std::optional<Fault> planted_fault() {
 
 std::atomic<bool> nan_is_due = false;
 std::atomic<bool> spike_is_due = false;
+std::atomic<bool> miscount_is_due = false;
 std::mutex one_at_a_time;  // a thread that writes checkpoints passes points of its own
 
 }  // namespace
@@ -90,6 +91,7 @@ void pass_fault_point(std::int64_t step, const char* phase) {
   if (deed == "usr1") std::raise(SIGUSR1);
   if (deed == "nan") nan_is_due = true;
   if (deed == "spike") spike_is_due = true;
+  if (deed == "miscount") miscount_is_due = true;
   if (deed.starts_with(sleep_for)) {
     std::this_thread::sleep_for(std::chrono::duration<double>(std::stod(deed.substr(sleep_for.size()))));
   }
@@ -101,6 +103,10 @@ bool take_planted_nan() {
 
 bool take_planted_spike() {
   return spike_is_due.exchange(false);
+}
+
+bool take_planted_miscount() {
+  return miscount_is_due.exchange(false);
 }
 
 }  // namespace switchyard
@@ -117,6 +123,9 @@ bool take_planted_nan() {
   return false;
 }
 bool take_planted_spike() {
+  return false;
+}
+bool take_planted_miscount() {
   return false;
 }
 

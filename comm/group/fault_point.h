@@ -4,7 +4,7 @@
 //   SWITCHYARD_FAULT="rank=2,step=3,phase=backward,do=throw"
 //
 //   do: throw, exit, kill (as kill -9 would), stop (SIGSTOP), term, int, usr1 (the signals), sleep:SECONDS,
-//       nan (in a gradient), spike (of the loss)
+//       nan (in a gradient), spike (of the loss), miscount (of the rows that an exchange announces)
 //
 // The rank is the world's, the step is numbered as in the metrics, and a phase is matched by its whole name. Without
 // the option the functions are empty.
@@ -23,5 +23,7 @@ void pass_fault_point(std::int64_t step, const char* phase);
 bool take_planted_nan();
 // Was do=spike asked for since the last call? Whoever computes a loss then makes this rank's larger.
 bool take_planted_spike();
+// Was do=miscount asked for since the last call? An exchange then announces a row that it does not send.
+bool take_planted_miscount();
 
 }  // namespace switchyard

@@ -1,5 +1,6 @@
 #include "comm/transport/mpi.h"
 
+#include "comm/transport/patience.h"
 #include "comm/transport/waiting.h"
 
 #include <algorithm>
@@ -63,6 +64,159 @@ MPI_Op mpi_op(ReduceOp op, DType dtype) {
 
 constexpr int message_tag = 1;
 
+// Messages of one start(), cut where they are too large for one MPI call.
+class MpiMessages final : public Messages {
+ public:
+  MpiMessages(MPI_Comm communicator, int rank, const std::vector<int>& world_rank_of, std::int64_t largest)
+      : communicator_(communicator), rank_(rank), world_rank_of_(world_rank_of), largest_(largest) {}
+
+  // A failure elsewhere leaves messages behind that nobody will answer: they are then given up, as the job ends.
+  ~MpiMessages() override {
+    int ended = 0;
+    if (open_ == 0 || MPI_Finalized(&ended) != MPI_SUCCESS || ended != 0) return;
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      if (requests_[i] == MPI_REQUEST_NULL) continue;
+      if (messages_[i].received) MPI_Cancel(&requests_[i]);
+      MPI_Request_free(&requests_[i]);
+    }
+  }
+
+  void start_receive(int place, const ReceivePart& part) {
+    open_parts_.resize(std::max(open_parts_.size(), usize(place + 1)), 0);
+    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
+      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
+      MPI_Request request = MPI_REQUEST_NULL;
+      const int code = MPI_Irecv(static_cast<std::byte*>(part.data) + begin, now, MPI_BYTE, part.from.value(),
+                                 message_tag, communicator_, &request);
+      started(code, request, in_flight(true, part.from, now), place);
+      ++open_parts_[usize(place)];
+    }
+  }
+
+  void start_send(const SendPart& part) {
+    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
+      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
+      MPI_Request request = MPI_REQUEST_NULL;
+      const int code = MPI_Isend(static_cast<const std::byte*>(part.data) + begin, now, MPI_BYTE, part.to.value(),
+                                 message_tag, communicator_, &request);
+      started(code, request, in_flight(false, part.to, now), -1);
+    }
+  }
+
+  bool poll(std::vector<int>& arrived) override {
+    if (open_ > 0) settle(MPI_Testsome, "MPI_Testsome", &arrived);
+    return open_ == 0;
+  }
+
+  // Some at a time, so that a rank which waits for ever can say for what.
+  void wait() override {
+    if (open_ == 0) return;
+    Waiting waiting("exchange", checked_int(isize(world_rank_of_.size()), "ranks"), messages_);
+    waiting_ = &waiting;
+    while (open_ > 0) {
+      if (!is_patient()) {
+        settle(MPI_Waitsome, "MPI_Waitsome", nullptr);
+      } else if (settle(MPI_Testsome, "MPI_Testsome", nullptr) == 0) {
+        pause_in_a_wait();
+      }
+    }
+    waiting_ = nullptr;
+  }
+
+ private:
+  MessageInFlight in_flight(bool received, Rank peer, int size) const {
+    return {
+        .received = received, .peer = peer.value(), .world_peer = world_rank_of_[usize(peer.value())], .size = size};
+  }
+
+  void started(int code, MPI_Request request, const MessageInFlight& message, int place) {
+    if (code != MPI_SUCCESS) [[unlikely]]
+      message_failed(code, message);
+    requests_.push_back(request);
+    messages_.push_back(message);
+    place_of_.push_back(place);
+    ++open_;
+  }
+
+  [[noreturn]] void message_failed(int code, const MessageInFlight& message) const {
+    mpi_failed(code, "rank {} could not {} rank {} a message of {} bytes", world_rank_of_[usize(rank_)],
+               message.received ? "receive from" : "send to", message.world_peer, message.size);
+  }
+
+  template <class Call>
+  int settle(Call call, const char* name, std::vector<int>* arrived) {
+    const int count = checked_int(isize(requests_.size()), "messages in one exchange");
+    statuses_.resize(requests_.size());
+    ended_.resize(requests_.size());
+    int now = 0;
+    const int code = call(count, requests_.data(), &now, ended_.data(), statuses_.data());
+    if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) [[unlikely]]
+      mpi_failed(code, "{} over {} ranks failed on rank {}", name, world_rank_of_.size(), rank_);
+    if (now <= 0) return 0;
+    const std::span<const int> ended = std::span(ended_).first(usize(now));
+    for (std::size_t i = 0; i < ended.size(); ++i) {
+      const MessageInFlight& message = messages_[usize(ended[i])];
+      if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS) [[unlikely]]
+        message_failed(statuses_[i].MPI_ERROR, message);
+      if (!message.received) continue;
+      check_arrived(statuses_[i], message);
+      const int place = place_of_[usize(ended[i])];
+      if (--open_parts_[usize(place)] == 0 && arrived != nullptr) arrived->push_back(place);
+    }
+    open_ -= now;
+    if (waiting_ != nullptr) {
+      waiting_->done(ended);
+    } else {
+      for (const int at : ended) messages_[usize(at)].done = true;
+    }
+    return now;
+  }
+
+  void check_arrived(const MPI_Status& status, const MessageInFlight& message) const {
+    int arrived = 0;
+    check_mpi(MPI_Get_count(&status, MPI_BYTE, &arrived), "MPI_Get_count");
+    require(arrived == message.size, "rank {} expected a message of {} bytes from rank {} and got one of {}",
+            world_rank_of_[usize(rank_)], message.size, message.world_peer, arrived);
+  }
+
+  MPI_Comm communicator_;
+  int rank_;
+  const std::vector<int>& world_rank_of_;
+  std::int64_t largest_;
+  int open_ = 0;
+  Waiting* waiting_ = nullptr;
+  std::vector<MessageInFlight> messages_;
+  std::vector<MPI_Request> requests_;
+  std::vector<int> place_of_;    // by request: of a receive, in the caller's list
+  std::vector<int> open_parts_;  // by place
+  std::vector<MPI_Status> statuses_;
+  std::vector<int> ended_;  // those that have just been sent or received
+};
+
+struct WindowTraits {
+  using Value = MPI_Win;
+  static Value none() { return MPI_WIN_NULL; }
+  static void release(Value window) noexcept {
+    int ended = 0;
+    if (std::uncaught_exceptions() > 0 || MPI_Finalized(&ended) != MPI_SUCCESS || ended != 0) return;
+    MPI_Win_unlock_all(window);
+    MPI_Win_free(&window);
+  }
+};
+
+class MpiSharedMemory final : public SharedMemory {
+ public:
+  MpiSharedMemory(Handle<WindowTraits> window, std::vector<std::byte*> parts, Bytes size)
+      : window_(std::move(window)), parts_(std::move(parts)), size_(size) {}
+  std::byte* of(Rank rank) const override { return parts_[usize(rank.value())]; }
+  Bytes size() const override { return size_; }
+
+ private:
+  Handle<WindowTraits> window_;
+  std::vector<std::byte*> parts_;
+  Bytes size_;
+};
+
 class MpiTransport final : public Transport {
  public:
   MpiTransport(Communicator communicator, Bytes largest_message)
@@ -77,20 +231,18 @@ class MpiTransport final : public Transport {
 
   Rank rank() const override { return Rank(rank_); }
   int size() const override { return size_; }
+  int world_rank(Rank rank) const override { return world_rank_of_[usize(rank.value())]; }
 
   void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
-    messages_.clear();
-    requests_.clear();
-    for (const ReceivePart& part : receives) {
-      check_part("receive from", part.from, part.size);
-      if (part.from.value() != rank_) start_receive(part);
-    }
-    for (const SendPart& part : sends) {
-      check_part("send to", part.to, part.size);
-      if (part.to.value() != rank_) start_send(part);
-    }
+    const std::unique_ptr<MpiMessages> messages = start_others(sends, receives);
     copy_to_self(sends, receives);  // while the others travel
-    wait_for_all();
+    messages->wait();
+  }
+
+  std::unique_ptr<Messages> start(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
+    for (const SendPart& part : sends) require(part.to.value() != rank_, "start() was given a message to oneself");
+    for (const ReceivePart& part : receives) require(part.from.value() != rank_, "start() was given one from oneself");
+    return start_others(sends, receives);
   }
 
   void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) override {
@@ -220,6 +372,44 @@ class MpiTransport final : public Transport {
     return make_mpi_transport(Communicator(part), Bytes(largest_));
   }
 
+  std::unique_ptr<SharedMemory> share(Bytes each) override {
+    int on_host = 0;
+    {
+      MPI_Comm host = MPI_COMM_NULL;
+      check_collective(MPI_Comm_split_type(comm(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
+                       "MPI_Comm_split_type");
+      const Communicator owner(host);
+      check_mpi(MPI_Comm_size(host, &on_host), "MPI_Comm_size");
+    }
+    std::int64_t fewest = on_host;
+    all_reduce(&fewest, 1, DType::I64, ReduceOp::Min);
+    if (fewest < size_) return nullptr;
+
+    const std::int64_t size = (each.value() + 63) / 64 * 64;
+    void* mine = nullptr;
+    MPI_Win made = MPI_WIN_NULL;
+    const int code = MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, comm(), &mine, &made);
+    if (code != MPI_SUCCESS) {
+      mpi_failed(code,
+                 "the {} ranks of this host could not share {} bytes each (is /dev/shm large enough? "
+                 "parallel.exchange = \"flat\" does without)",
+                 size_, size);
+    }
+    Handle<WindowTraits> window(made);
+    check_mpi(MPI_Win_lock_all(MPI_MODE_NOCHECK, made), "MPI_Win_lock_all");
+    std::vector<std::byte*> parts;
+    for (int r = 0; r < size_; ++r) {
+      MPI_Aint length = 0;
+      int unit = 0;
+      void* part = nullptr;
+      check_mpi(MPI_Win_shared_query(made, r, &length, &unit, &part), "MPI_Win_shared_query");
+      parts.push_back(static_cast<std::byte*>(part));
+    }
+    if (size > 0) std::memset(mine, 0, usize(size));
+    barrier();  // nobody reads before all are zero
+    return std::make_unique<MpiSharedMemory>(std::move(window), std::move(parts), Bytes(size));
+  }
+
  private:
   MPI_Comm comm() const { return communicator_.get(); }
 
@@ -256,41 +446,17 @@ class MpiTransport final : public Transport {
             size.value());
   }
 
-  void start_receive(const ReceivePart& part) {
-    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
-      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
-      MPI_Request request = MPI_REQUEST_NULL;
-      const int code = MPI_Irecv(static_cast<std::byte*>(part.data) + begin, now, MPI_BYTE, part.from.value(),
-                                 message_tag, comm(), &request);
-      started(code, request, in_flight(true, part.from, now));
+  std::unique_ptr<MpiMessages> start_others(std::span<const SendPart> sends, std::span<const ReceivePart> receives) {
+    auto messages = std::make_unique<MpiMessages>(comm(), rank_, world_rank_of_, largest_);
+    for (std::size_t i = 0; i < receives.size(); ++i) {
+      check_part("receive from", receives[i].from, receives[i].size);
+      if (receives[i].from.value() != rank_) messages->start_receive(static_cast<int>(i), receives[i]);
     }
-  }
-
-  void start_send(const SendPart& part) {
-    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
-      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
-      MPI_Request request = MPI_REQUEST_NULL;
-      const int code = MPI_Isend(static_cast<const std::byte*>(part.data) + begin, now, MPI_BYTE, part.to.value(),
-                                 message_tag, comm(), &request);
-      started(code, request, in_flight(false, part.to, now));
+    for (const SendPart& part : sends) {
+      check_part("send to", part.to, part.size);
+      if (part.to.value() != rank_) messages->start_send(part);
     }
-  }
-
-  MessageInFlight in_flight(bool received, Rank peer, int size) const {
-    return {
-        .received = received, .peer = peer.value(), .world_peer = world_rank_of_[usize(peer.value())], .size = size};
-  }
-
-  void started(int code, MPI_Request request, const MessageInFlight& message) {
-    if (code != MPI_SUCCESS) [[unlikely]]
-      message_failed(code, message);
-    requests_.push_back(request);
-    messages_.push_back(message);
-  }
-
-  [[noreturn]] void message_failed(int code, const MessageInFlight& message) const {
-    mpi_failed(code, "rank {} could not {} rank {} a message of {} bytes", rank_,
-               message.received ? "receive from" : "send to", message.peer, message.size);
+    return messages;
   }
 
   // The n-th message to oneself goes into the n-th place for one; empty ones do not count.
@@ -312,47 +478,12 @@ class MpiTransport final : public Transport {
     require(place == receives.end(), "rank {} expects a message from itself that it does not send", rank_);
   }
 
-  // Some at a time, so that a rank which waits for ever can say for what.
-  void wait_for_all() {
-    if (requests_.empty()) return;
-    const int count = checked_int(isize(requests_.size()), "messages in one exchange");
-    statuses_.resize(requests_.size());
-    ended_.resize(requests_.size());
-    Waiting waiting("exchange", size_, messages_);
-    for (int open = count; open > 0;) {
-      int now = 0;
-      const int code = MPI_Waitsome(count, requests_.data(), &now, ended_.data(), statuses_.data());
-      if (code != MPI_ERR_IN_STATUS) check_collective(code, "MPI_Waitsome");
-      const std::span<const int> ended = std::span(ended_).first(usize(now));
-      for (std::size_t i = 0; i < ended.size(); ++i) {
-        const MessageInFlight& message = messages_[usize(ended[i])];
-        if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS) [[unlikely]]
-          message_failed(statuses_[i].MPI_ERROR, message);
-        if (message.received) check_arrived(statuses_[i], message);
-      }
-      waiting.done(ended);
-      open -= now;
-    }
-  }
-
-  void check_arrived(const MPI_Status& status, const MessageInFlight& message) const {
-    int arrived = 0;
-    check_mpi(MPI_Get_count(&status, MPI_BYTE, &arrived), "MPI_Get_count");
-    require(arrived == message.size, "rank {} expected a message of {} bytes from rank {} and got one of {}", rank_,
-            message.size, message.peer, arrived);
-  }
-
   Communicator communicator_;
   std::int64_t largest_;
   int rank_ = 0;
   int size_ = 1;
   std::vector<int> world_rank_of_;  // [size_]
-  std::vector<std::byte> window_;  // the same part of every rank's block, where the whole is too much for one call
-  // What is in flight; kept between calls for their memory.
-  std::vector<MessageInFlight> messages_;
-  std::vector<MPI_Request> requests_;
-  std::vector<MPI_Status> statuses_;
-  std::vector<int> ended_;  // those of them that have just been sent or received
+  std::vector<std::byte> window_;   // the same part of every rank's block, where the whole is too much for one call
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "comm/transport/self.h"
 
 #include "comm/base/error.h"
+#include "comm/device/device.h"
+#include "comm/group/environment.h"
 
 #include <algorithm>
 #include <cstring>
@@ -8,10 +10,27 @@
 namespace switchyard {
 namespace {
 
+class NoMessages final : public Messages {
+ public:
+  bool poll(std::vector<int>&) override { return true; }
+  void wait() override {}
+};
+
+class OwnMemory final : public SharedMemory {
+ public:
+  explicit OwnMemory(Bytes size) : memory_(cpu_device(), size) { memory_.zero(); }
+  std::byte* of(Rank) const override { return static_cast<std::byte*>(memory_.data()); }
+  Bytes size() const override { return memory_.size(); }
+
+ private:
+  Buffer memory_;
+};
+
 class SelfTransport final : public Transport {
  public:
   Rank rank() const override { return Rank(0); }
   int size() const override { return 1; }
+  int world_rank(Rank) const override { return launched_as().rank; }
 
   void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
     require(sends.size() == receives.size(), "{} messages to oneself, but {} are received", sends.size(),
@@ -22,6 +41,10 @@ class SelfTransport final : public Transport {
               sends[i].size.value(), receives[i].size.value());
       if (sends[i].size > Bytes(0)) std::memmove(receives[i].data, sends[i].data, usize(sends[i].size.value()));
     }
+  }
+  std::unique_ptr<Messages> start(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
+    require(sends.empty() && receives.empty(), "a message to another rank in a group of one");
+    return std::make_unique<NoMessages>();
   }
   void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) override {
     std::copy_n(values, per_rank, result);
@@ -40,6 +63,7 @@ class SelfTransport final : public Transport {
   void barrier() override {}
   std::unique_ptr<Transport> split(int color, int) override { return color < 0 ? nullptr : make_self_transport(); }
   std::unique_ptr<Transport> split_by_node() override { return make_self_transport(); }
+  std::unique_ptr<SharedMemory> share(Bytes each) override { return std::make_unique<OwnMemory>(each); }
 };
 
 }  // namespace

@@ -30,15 +30,38 @@ struct ReceivePart {
   Bytes size;
 };
 
+// Messages under way; their buffers belong to the transport until each has come to its end.
+class Messages {
+ public:
+  virtual ~Messages() = default;  // gives up what has not come to its end: only for a job that ends
+  // Gets things on and returns at once: whether all is done. The places (in `receives` of start()) of those that have
+  // arrived since the last call are put behind `arrived`.
+  virtual bool poll(std::vector<int>& arrived) = 0;
+  virtual void wait() = 0;  // until all is done
+};
+
+// Memory that the ranks of one host have in common, a part of each.
+class SharedMemory {
+ public:
+  virtual ~SharedMemory() = default;  // collective
+  virtual std::byte* of(Rank rank) const = 0;
+  virtual Bytes size() const = 0;  // of each rank's part
+};
+
 class Transport {
  public:
   virtual ~Transport() = default;
   virtual Rank rank() const = 0;
   virtual int size() const = 0;
+  // What users call a rank of this group: its number in the world.
+  virtual int world_rank(Rank rank) const = 0;
 
   // All messages of this call are in flight together; returns when all have been sent and received. Empty messages are
   // left out of the wire. A message to oneself is a copy.
   virtual void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) = 0;
+  // The same without waiting, and without messages to oneself. Not collective by itself: between two ranks messages
+  // match in the order in which they are started.
+  virtual std::unique_ptr<Messages> start(std::span<const SendPart> sends, std::span<const ReceivePart> receives) = 0;
   // values: [per_rank * size()] -> result: [per_rank * size()], block r to and from rank r.
   virtual void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) = 0;
   // In place. F32, F64, I32, I64, U8, U64. Integer sums are exact in any order; float sums are not.
@@ -57,6 +80,9 @@ class Transport {
   virtual std::unique_ptr<Transport> split(int color, int key) = 0;
   // The ranks that share this host's memory, collective.
   virtual std::unique_ptr<Transport> split_by_node() = 0;
+  // `each` bytes of every rank, zero, 64-byte aligned. Collective; nullptr, on all ranks alike, where they do not all
+  // share one host's memory. Throws Error(Runtime) where the host has not so much to share.
+  virtual std::unique_ptr<SharedMemory> share(Bytes each) = 0;
 };
 
 // Throws Error(Usage) where the build has no NCCL: see nccl_absent.cpp.

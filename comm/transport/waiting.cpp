@@ -10,7 +10,7 @@ namespace switchyard {
 namespace {
 
 std::mutex guard;                            // of what follows, and of the messages of the current wait
-constinit const Waiting* current = nullptr;  // lives on the main thread's stack
+constinit const Waiting* current = nullptr;  // lives on the stack of the thread that waits
 std::atomic<std::int64_t> waited_ns = 0;
 std::atomic<std::int64_t> ended = 0;
 
@@ -48,6 +48,12 @@ Waiting::Waiting(const char* call, int ranks, std::span<MessageInFlight> message
   current = this;
 }
 
+Waiting::Waiting(const char* what, const std::atomic<int>& world_peer)
+    : call_(what), ranks_(2), world_peer_(&world_peer) {
+  const std::lock_guard lock(guard);
+  current = this;
+}
+
 Waiting::~Waiting() {
   {
     const std::lock_guard lock(guard);
@@ -63,6 +69,7 @@ void Waiting::done(std::span<const int> messages) {
 }
 
 std::string Waiting::words() const {
+  if (world_peer_ != nullptr) return fmt::format("waits for rank {} ({})", world_peer_->load(), call_);
   if (messages_.empty())
     return fmt::format("waits in {} for the {} ranks of its group ({} bytes)", call_, ranks_, bytes_);
   std::map<int, Traffic> from;

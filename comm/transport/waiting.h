@@ -1,7 +1,9 @@
 // What this process waits for, readable from another thread: the watchdog asks when nothing moves. Transports say it
-// around every call that may have to wait for other ranks. For the main thread, the one that may call MPI.
+// around every call that may have to wait for other ranks. One thread at a time waits for other ranks: the one that may
+// then call MPI.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -28,6 +30,8 @@ class Waiting {
   Waiting(const char* call, int ranks, std::int64_t bytes);
   // The messages stay with the caller, who changes them through done() alone.
   Waiting(const char* call, int ranks, std::span<MessageInFlight> messages);
+  // For what another rank has to do; world_peer: which one, may change meanwhile.
+  Waiting(const char* what, const std::atomic<int>& world_peer);
   ~Waiting();
   Waiting(const Waiting&) = delete;
   Waiting& operator=(const Waiting&) = delete;
@@ -42,6 +46,7 @@ class Waiting {
   int ranks_;
   std::int64_t bytes_ = 0;
   std::span<MessageInFlight> messages_;
+  const std::atomic<int>* world_peer_ = nullptr;
   Clock::time_point since_ = Clock::now();
 };
 
