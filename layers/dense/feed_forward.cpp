@@ -1,5 +1,8 @@
 #include "layers/dense/feed_forward.h"
 
+#include <algorithm>
+#include <array>
+
 namespace switchyard {
 namespace {
 
@@ -22,7 +25,21 @@ void add_weight_gradients(const Tensor& dy, const Tensor& x, const RowSegments& 
   std::vector<const GradientSum*> gradients;
   gradients.reserve(weights.size());
   for (PackedWeight& weight : weights) gradients.push_back(&weight.gradient());
-  grouped_weight_gradient(dy, x, rows.segment_begin, rows.network_begin, gradients);
+  grouped_weight_gradient(dy, x, rows.ranges, rows.segment_begin, rows.network_begin, gradients);
+}
+
+// sum += dy^T x over the rows, each element one chain that goes on from what the sum holds.  dy: [R, N], x: [R, K]
+void carry_weight_gradient(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, Tensor sum) {
+  if (rows.size() == 0) return;
+  const ArenaScope scope(scratch);
+  Tensor transposed = allocate(scratch, {dy.cols(), rows.size()});
+  for (std::int64_t r = 0; r < rows.size(); ++r) {
+    const float* const from = dy.f32() + (rows.begin + r) * dy.cols();
+    for (std::int64_t c = 0; c < dy.cols(); ++c) transposed.f32()[c * rows.size() + r] = from[c];
+  }
+  PackedMatrix packed;
+  packed.pack(x.slice(rows.begin, rows.size()));
+  gemm(transposed, packed, sum, /*accumulate=*/true);
 }
 
 }  // namespace
@@ -37,16 +54,25 @@ FeedForward::FeedForward(std::span<const FeedForwardWeights> networks, Activatio
   }
 }
 
-void FeedForward::forward(const Tensor& x, const RowSegments& rows, Arena& arena, Saved& saved, Tensor y) {
-  if (networks() == 0) return;
-  const Shape inner{x.rows(), inner_width_};
+FeedForward::Saved FeedForward::Saved::slice(std::int64_t begin, std::int64_t count) const {
+  return {gate.defined() ? gate.slice(begin, count) : Tensor(), up.slice(begin, count), hidden.slice(begin, count)};
+}
+
+FeedForward::Saved FeedForward::allocate_saved(std::int64_t rows, Arena& arena) const {
+  const Shape inner{rows, inner_width_};
+  Saved saved;
   saved.up = allocate(arena, inner);
-  grouped_gemm(x, rows.row_begin, forward_forms(up_), saved.up);
   saved.hidden = allocate(arena, inner);
+  if (activation_ == Activation::SwiGLU) saved.gate = allocate(arena, inner);
+  return saved;
+}
+
+void FeedForward::forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y) {
+  if (networks() == 0) return;
+  grouped_gemm(x, row_begin, forward_forms(up_), saved.up);
   switch (activation_) {
     case Activation::SwiGLU:
-      saved.gate = allocate(arena, inner);
-      grouped_gemm(x, rows.row_begin, forward_forms(gate_), saved.gate);
+      grouped_gemm(x, row_begin, forward_forms(gate_), saved.gate);
       swiglu(saved.gate, saved.up, saved.hidden);
       break;
     case Activation::GELU:
@@ -56,35 +82,75 @@ void FeedForward::forward(const Tensor& x, const RowSegments& rows, Arena& arena
       relu(saved.up, saved.hidden);
       break;
   }
-  grouped_gemm(saved.hidden, rows.row_begin, forward_forms(down_), y);
+  grouped_gemm(saved.hidden, row_begin, forward_forms(down_), y);
 }
 
-void FeedForward::backward(const Tensor& dy, const Tensor& x, const RowSegments& rows, Arena& scratch, Saved& saved,
-                           Tensor dx, bool add_to_dx) {
+void FeedForward::backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch,
+                                 const Saved& saved, Tensor dx, bool add_to_dx) {
   if (networks() == 0) return;
   const ArenaScope scope(scratch);
-  add_weight_gradients(dy, saved.hidden, rows, down_);
   Tensor dhidden = allocate(scratch, saved.hidden.shape());
-  grouped_gemm(dy, rows.row_begin, backward_forms(down_), dhidden);
-
+  grouped_gemm(dy, row_begin, backward_forms(down_), dhidden);
   switch (activation_) {
     case Activation::SwiGLU:
-      // The gradients take the place of gate and up, which nothing needs any more.
       swiglu_backward(dhidden, saved.gate, saved.up, saved.gate, saved.up);
-      grouped_gemm(saved.gate, rows.row_begin, backward_forms(gate_), dx, add_to_dx);
-      add_weight_gradients(saved.gate, x, rows, gate_);
-      grouped_gemm(saved.up, rows.row_begin, backward_forms(up_), dx, /*accumulate=*/true);
-      add_weight_gradients(saved.up, x, rows, up_);
+      grouped_gemm(saved.gate, row_begin, backward_forms(gate_), dx, add_to_dx);
+      grouped_gemm(saved.up, row_begin, backward_forms(up_), dx, /*accumulate=*/true);
       return;
     case Activation::GELU:
-      gelu_backward(dhidden, saved.up, dhidden);
+      gelu_backward(dhidden, saved.up, saved.up);
       break;
     case Activation::ReLU:
-      relu_backward(dhidden, saved.up, dhidden);
+      relu_backward(dhidden, saved.up, saved.up);
       break;
   }
-  grouped_gemm(dhidden, rows.row_begin, backward_forms(up_), dx, add_to_dx);
-  add_weight_gradients(dhidden, x, rows, up_);
+  grouped_gemm(saved.up, row_begin, backward_forms(up_), dx, add_to_dx);
+}
+
+void FeedForward::backward_weights(const Tensor& dy, const Tensor& x, const RowSegments& rows, const Saved& saved) {
+  if (networks() == 0) return;
+  add_weight_gradients(dy, saved.hidden, rows, down_);
+  if (activation_ == Activation::SwiGLU) add_weight_gradients(saved.gate, x, rows, gate_);
+  add_weight_gradients(saved.up, x, rows, up_);
+}
+
+FeedForward::Carried FeedForward::allocate_carried(Arena& arena) const {
+  Carried carried;
+  if (networks() == 0) return carried;
+  carried.up = allocate_zero(arena, up_.front().parameter().shape());
+  carried.down = allocate_zero(arena, down_.front().parameter().shape());
+  if (activation_ == Activation::SwiGLU) carried.gate = allocate_zero(arena, gate_.front().parameter().shape());
+  return carried;
+}
+
+void FeedForward::carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch,
+                                const Saved& saved, const Carried& carried) {
+  carry_weight_gradient(dy, saved.hidden, rows, scratch, carried.down);
+  if (activation_ == Activation::SwiGLU) carry_weight_gradient(saved.gate, x, rows, scratch, carried.gate);
+  carry_weight_gradient(saved.up, x, rows, scratch, carried.up);
+}
+
+void FeedForward::add_carried(std::int64_t network, const Carried& carried) {
+  const auto add = [](const GradientSum& sum, const Tensor& partial) {
+    add_partial(sum, partial.f32(), partial.size());
+    std::fill_n(partial.f32(), partial.size(), 0.0F);
+  };
+  add(down_[usize(network)].gradient(), carried.down);
+  if (activation_ == Activation::SwiGLU) add(gate_[usize(network)].gradient(), carried.gate);
+  add(up_[usize(network)].gradient(), carried.up);
+}
+
+void FeedForward::forward(const Tensor& x, Arena& arena, Saved& saved, Tensor y) {
+  saved = allocate_saved(x.rows(), arena);
+  const std::array<std::int64_t, 2> all = {0, x.rows()};
+  forward(x, all, saved, y);
+}
+
+void FeedForward::backward(const Tensor& dy, const Tensor& x, Arena& scratch, const Saved& saved, Tensor dx,
+                           bool add_to_dx) {
+  const std::array<std::int64_t, 2> all = {0, x.rows()};
+  backward_input(dy, all, scratch, saved, dx, add_to_dx);
+  backward_weights(dy, x, RowSegments::single(x.rows()), saved);
 }
 
 }  // namespace switchyard

@@ -19,29 +19,49 @@ struct FeedForwardWeights {
   Parameter* down = nullptr;  // [D, F]
 };
 
-// Which rows belong to which network, and to which micro-batch of it: one partial gradient for each.
+// Which rows belong to which network, and to which micro-batch of it: one partial gradient for each. The rows of a
+// segment may lie in several ranges.
 struct RowSegments {
-  std::vector<std::int64_t> row_begin;      // [networks + 1]
-  std::vector<std::int64_t> segment_begin;  // [segments + 1], rows
+  std::vector<RowRange> ranges;
+  std::vector<std::int64_t> segment_begin;  // [segments + 1], ranges
   std::vector<std::int64_t> network_begin;  // [networks + 1], segments
 
-  static RowSegments single(std::int64_t rows) { return {{0, rows}, {0, rows}, {0, 1}}; }
+  static RowSegments single(std::int64_t rows) { return {{{0, rows}}, {0, 1}, {0, 1}}; }
 };
 
 class FeedForward {
  public:
   struct Saved {
     Tensor gate, up, hidden;  // [S, F]; gate for SwiGLU only
+    Saved slice(std::int64_t begin, std::int64_t count) const;
   };
   FeedForward(std::span<const FeedForwardWeights> networks, Activation activation);
 
   std::int64_t networks() const { return static_cast<std::int64_t>(up_.size()); }
+  Saved allocate_saved(std::int64_t rows, Arena& arena) const;
 
-  // x, y: [S, D]
-  void forward(const Tensor& x, const RowSegments& rows, Arena& arena, Saved& saved, Tensor y);
-  // dx: [S, D] is assigned, or added to. What `saved` holds is used up.
-  void backward(const Tensor& dy, const Tensor& x, const RowSegments& rows, Arena& scratch, Saved& saved, Tensor dx,
-                bool add_to_dx);
+  // Rows may be worked off some at a time, each time with the slice of `saved` that belongs to them: x, y and dx are [S,
+  // D], network n's rows are [row_begin[n], row_begin[n + 1]).
+  void forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y);
+  // dx is assigned, or added to. In `saved`, the gradients of gate and up take the place of gate and up.
+  void backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch, const Saved& saved,
+                      Tensor dx, bool add_to_dx);
+  // After backward_input() of all rows: the weights' gradients.
+  void backward_weights(const Tensor& dy, const Tensor& x, const RowSegments& rows, const Saved& saved);
+  // Those of one network whose segment is split over several calls, one chain over all of them: the sums of the calls so
+  // far are in `carried`, which is zero before the first one; add_carried() adds it to
+  // the gradients and makes it zero.
+  struct Carried {
+    Tensor gate, up, down;  // of the weights' shapes
+  };
+  Carried allocate_carried(Arena& arena) const;  // zero
+  void carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch,
+                     const Saved& saved, const Carried& carried);
+  void add_carried(std::int64_t network, const Carried& carried);
+
+  // One network, all rows, one micro-batch: a dense layer.
+  void forward(const Tensor& x, Arena& arena, Saved& saved, Tensor y);
+  void backward(const Tensor& dy, const Tensor& x, Arena& scratch, const Saved& saved, Tensor dx, bool add_to_dx);
 
  private:
   Activation activation_;

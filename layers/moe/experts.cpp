@@ -2,6 +2,7 @@
 
 #include "layers/ops/rows.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace switchyard {
@@ -17,87 +18,165 @@ Experts::Experts(std::span<const std::int32_t> local, std::span<const FeedForwar
   }
 }
 
-void Experts::sort(const Plan& plan, Device& device, Arena& arena, Saved& saved) const {
+void Experts::sort(const PlanPiece& piece, Device& device, Arena& arena, Piece& sorted) const {
   require(device.kind() == DeviceKind::Cpu, "experts: slots are sorted on the CPU; the rows are on {}", device.name());
-  const std::int64_t slots = plan.received_slots();
-  const std::int64_t sources = isize(plan.received_slot_begin.size()) - 1;
-  const std::int64_t experts = feed_forward_.networks();
+  require(piece.arrived, "experts: the slots of a piece have not come yet");
+  const std::int64_t slots = piece.received_slots();
+  const std::int64_t sources = isize(piece.received_slot_begin.size()) - 1;
   // A counting sort by (expert, source rank): within such a segment slots keep the order in which they came, which is
   // the token order of one micro-batch.
-  std::vector<std::int64_t> begin(usize(experts * sources + 1), 0);
+  std::vector<std::int64_t> begin(usize(experts() * sources + 1), 0);
   const auto segment_of = [&](std::int64_t slot, std::int64_t source) {
-    const std::int32_t tag = plan.received[usize(slot)].tag;
+    const std::int32_t tag = piece.received[usize(slot)].tag;
     const std::int32_t network = tag >= 0 && tag < isize(network_of_.size()) ? network_of_[usize(tag)] : -1;
     require(network >= 0, "experts: rank {} sent a slot for expert {}, which is none of the {} that are here", source,
-            tag, experts);
+            tag, experts());
     return usize(network * sources + source);
   };
   for (std::int64_t source = 0; source < sources; ++source) {
-    for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1];
+    for (std::int64_t i = piece.received_slot_begin[usize(source)]; i < piece.received_slot_begin[usize(source) + 1];
          ++i) {
       ++begin[segment_of(i, source) + 1];
     }
   }
   std::partial_sum(begin.begin(), begin.end(), begin.begin());
-
-  saved.segments.segment_begin = begin;
-  saved.segments.row_begin.clear();
-  saved.segments.network_begin.clear();
-  for (std::int64_t expert = 0; expert <= experts; ++expert) {
-    saved.segments.row_begin.push_back(begin[usize(expert * sources)]);
-    saved.segments.network_begin.push_back(expert * sources);
+  for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
+    sorted.segments.push_back({sorted.slots.begin + begin[i], sorted.slots.begin + begin[i + 1]});
+  }
+  for (std::int64_t expert = 0; expert <= experts(); ++expert) {
+    sorted.row_begin.push_back(begin[usize(expert * sources)]);
   }
 
-  saved.row = allocate(arena, {slots}, DType::I32);
-  saved.place = allocate(arena, {slots}, DType::I32);
-  saved.weight = allocate(arena, {slots});
+  sorted.row = allocate(arena, {slots}, DType::I32);
+  sorted.place = allocate(arena, {slots}, DType::I32);
+  sorted.weight = allocate(arena, {slots});
   for (std::int64_t source = 0; source < sources; ++source) {
-    for (std::int64_t i = plan.received_slot_begin[usize(source)]; i < plan.received_slot_begin[usize(source) + 1];
+    for (std::int64_t i = piece.received_slot_begin[usize(source)]; i < piece.received_slot_begin[usize(source) + 1];
          ++i) {
-      const ReceivedSlot& slot = plan.received[usize(i)];
-      const std::int64_t sorted = begin[segment_of(i, source)]++;
-      saved.row.i32()[sorted] = slot.row;
-      saved.place.i32()[sorted] = static_cast<std::int32_t>(i);
-      saved.weight.f32()[sorted] = slot.scalar;
+      const ReceivedSlot& slot = piece.received[usize(i)];
+      const std::int64_t to = begin[segment_of(i, source)]++;
+      sorted.row.i32()[to] = slot.row;
+      sorted.place.i32()[to] = static_cast<std::int32_t>(i);
+      sorted.weight.f32()[to] = slot.scalar;
     }
   }
 
-  const std::int64_t rows = plan.received_rows();
-  saved.row_begin = allocate_zero(arena, {rows + 1}, DType::I32);
-  std::int32_t* row_begin = saved.row_begin.i32();
-  for (const ReceivedSlot& slot : plan.received) ++row_begin[slot.row + 1];
-  std::partial_sum(row_begin, row_begin + rows + 1, row_begin);
+  const std::int64_t rows = piece.received_rows();
+  sorted.first_slot = allocate_zero(arena, {rows + 1}, DType::I32);
+  std::int32_t* first_slot = sorted.first_slot.i32();
+  for (const ReceivedSlot& slot : piece.received) ++first_slot[slot.row + 1];
+  std::partial_sum(first_slot, first_slot + rows + 1, first_slot);
 }
 
-void Experts::forward(const Tensor& received, const Plan& plan, Arena& arena, Saved& saved, Tensor slot_rows) {
-  sort(plan, received.device(), arena, saved);
-  saved.input = allocate(arena, slot_rows.shape());
-  gather_rows(received, saved.row, saved.input);
-  saved.output = allocate(arena, slot_rows.shape());
-  feed_forward_.forward(saved.input, saved.segments, arena, saved.feed_forward, saved.output);
-  scatter_rows_scaled(saved.output, saved.place, saved.weight, slot_rows);
+void Experts::begin(std::int64_t slots, std::int64_t width, Arena& arena, Saved& saved) const {
+  saved.pieces.clear();
+  saved.input = allocate(arena, {slots, width});
+  saved.output = allocate(arena, {slots, width});
+  saved.feed_forward = feed_forward_.allocate_saved(slots, arena);
 }
 
-void Experts::backward(const Tensor& dreceived, Arena& scratch, Saved& saved, Tensor dslot_rows, Tensor dweight) {
+void Experts::forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved, Tensor slot_rows) {
+  const std::int64_t first = saved.pieces.empty() ? 0 : saved.pieces.back().slots.end;
+  Piece& sorted = saved.pieces.emplace_back();
+  sorted.slots = {first, first + piece.received_slots()};
+  sort(piece, received.device(), arena, sorted);
+  const Tensor input = saved.input.slice(first, sorted.slots.size());
+  const Tensor output = saved.output.slice(first, sorted.slots.size());
+  gather_rows(received, sorted.row, input);
+  feed_forward_.forward(input, sorted.row_begin, saved.feed_forward.slice(first, sorted.slots.size()), output);
+  scatter_rows_scaled(output, sorted.place, sorted.weight, slot_rows);
+}
+
+void Experts::backward(std::size_t index, const Tensor& dreceived, Arena& scratch, Saved& saved, Tensor dslot_rows,
+                       Tensor dweight) {
+  const Piece& piece = saved.pieces[index];
   const ArenaScope scope(scratch);
-  Tensor dsorted_weight = allocate(scratch, saved.weight.shape());
-  dot_rows(dreceived, saved.row, saved.output, dsorted_weight);
-  for (std::int64_t i = 0; i < saved.place.size(); ++i) dweight.f32()[saved.place.i32()[i]] = dsorted_weight.f32()[i];
-
   // The output is used up: its memory takes the gradient.
-  Tensor doutput = saved.output;
-  gather_rows_scaled(dreceived, saved.row, saved.weight, doutput);
+  const Tensor doutput = saved.output.slice(piece.slots.begin, piece.slots.size());
+  Tensor dsorted_weight = allocate(scratch, piece.weight.shape());
+  dot_rows(dreceived, piece.row, doutput, dsorted_weight);
+  for (std::int64_t i = 0; i < piece.place.size(); ++i) dweight.f32()[piece.place.i32()[i]] = dsorted_weight.f32()[i];
+
+  gather_rows_scaled(dreceived, piece.row, piece.weight, doutput);
   Tensor dinput = allocate(scratch, dslot_rows.shape());
-  feed_forward_.backward(doutput, saved.input, saved.segments, scratch, saved.feed_forward, dinput,
-                         /*add_to_dx=*/false);
-  scatter_rows(dinput, saved.place, dslot_rows);
+  feed_forward_.backward_input(doutput, piece.row_begin, scratch,
+                               saved.feed_forward.slice(piece.slots.begin, piece.slots.size()), dinput,
+                               /*add_to_dx=*/false);
+  scatter_rows(dinput, piece.place, dslot_rows);
 }
 
-void sum_slots(const Tensor& slot_rows, const Experts::Saved& saved, Arena& scratch, Tensor rows) {
+void Experts::backward_weights(const Saved& saved) {
+  if (saved.pieces.empty() || experts() == 0) return;
+  const std::int64_t segments = isize(saved.pieces.front().segments.size());
+  RowSegments rows;
+  rows.segment_begin.push_back(0);
+  for (std::int64_t i = 0; i < segments; ++i) {
+    for (const Piece& piece : saved.pieces) rows.ranges.push_back(piece.segments[usize(i)]);
+    rows.segment_begin.push_back(isize(rows.ranges.size()));
+  }
+  for (std::int64_t expert = 0; expert <= experts(); ++expert) {
+    rows.network_begin.push_back(expert * (segments / experts()));
+  }
+  feed_forward_.backward_weights(saved.output, saved.input, rows, saved.feed_forward);
+}
+
+Experts::Carry::Carry(const Experts& experts, Arena& arena) {
+  for (std::int64_t e = 0; e < experts.experts(); ++e) {
+    sums_.push_back(experts.feed_forward_.allocate_carried(arena));
+  }
+}
+
+void Experts::backward_weights_of_round(const Plan& plan, std::size_t index, const Saved& saved, Arena& scratch,
+                                        Carry& carry) {
+  if (experts() == 0) return;
+  const Piece& piece = saved.pieces.front();
+  const std::int64_t sources = isize(piece.segments.size()) / experts();
+  const auto has = [&](std::size_t round, std::int64_t source) {
+    const std::vector<std::int64_t>& begin = plan.pieces[round].received_slot_begin;
+    return begin[usize(source)] < begin[usize(source) + 1];
+  };
+  RowSegments whole;
+  whole.segment_begin.push_back(0);
+  whole.network_begin.push_back(0);
+  std::vector<std::int64_t> split;  // sources that have slots in other rounds too
+  for (std::int64_t source = 0; source < sources; ++source) {
+    bool elsewhere = false;
+    for (std::size_t round = 0; round < plan.pieces.size(); ++round) elsewhere |= round != index && has(round, source);
+    if (elsewhere && has(index, source)) split.push_back(source);
+  }
+  for (std::int64_t expert = 0; expert < experts(); ++expert) {
+    for (std::int64_t source = 0; source < sources; ++source) {
+      if (std::find(split.begin(), split.end(), source) != split.end()) continue;
+      whole.ranges.push_back(piece.segments[usize(expert * sources + source)]);
+      whole.segment_begin.push_back(isize(whole.ranges.size()));
+    }
+    whole.network_begin.push_back(isize(whole.segment_begin.size()) - 1);
+  }
+  feed_forward_.backward_weights(saved.output, saved.input, whole, saved.feed_forward);
+
+  // Senders have their turns in order: one is carried on at most, and it ends before the next one begins.
+  for (const std::int64_t source : split) {
+    if (carry.source_ != source) {
+      require(carry.source_ < 0, "experts: the rounds of senders {} and {} are entangled", carry.source_, source);
+      carry.source_ = static_cast<int>(source);
+    }
+    bool last = true;
+    for (std::size_t round = index + 1; round < plan.pieces.size(); ++round) last &= !has(round, source);
+    for (std::int64_t expert = 0; expert < experts(); ++expert) {
+      const FeedForward::Carried& sums = carry.sums_[usize(expert)];
+      feed_forward_.carry_weights(saved.output, saved.input, piece.segments[usize(expert * sources + source)], scratch,
+                                  saved.feed_forward, sums);
+      if (last) feed_forward_.add_carried(expert, sums);
+    }
+    if (last) carry.source_ = -1;
+  }
+}
+
+void sum_slots(const Tensor& slot_rows, const Experts::Piece& piece, Arena& scratch, Tensor rows) {
   const ArenaScope scope(scratch);
   Tensor order = allocate(scratch, {slot_rows.dim(0)}, DType::I32);
   std::iota(order.i32(), order.i32() + order.size(), 0);
-  sum_rows(slot_rows, order, saved.row_begin, rows);
+  sum_rows(slot_rows, order, piece.first_slot, rows);
 }
 
 }  // namespace switchyard

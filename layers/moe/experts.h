@@ -1,6 +1,6 @@
 // The experts of one rank: received slots are sorted by expert, worked off in one chain of grouped products, weighted,
-// and put back into the order in which they came.
-//   R received rows, S received slots, D width
+// and put back into the order in which they came. The slots of a micro-batch may come in several pieces.
+//   R received rows, S received slots of a piece, D width
 #pragma once
 
 #include "comm/base/numerics.h"
@@ -15,33 +15,60 @@ namespace switchyard {
 
 class Experts {
  public:
+  struct Piece {
+    RowRange slots;                       // its part of what follows in Saved
+    std::vector<std::int64_t> row_begin;  // [experts + 1], counted from slots.begin
+    std::vector<RowRange> segments;       // [experts, sources], as they lie in Saved
+    Tensor row;                           // int32 [S]: sorted slot -> received row
+    Tensor place;                         // int32 [S]: sorted slot -> its place in `received`
+    Tensor weight;                        // [S], sorted: gate weights
+    Tensor first_slot;                    // int32 [R + 1]: received row -> its first slot in `received`
+  };
   struct Saved {
-    RowSegments segments;
-    Tensor row;        // int32 [S]: sorted slot -> received row
-    Tensor place;      // int32 [S]: sorted slot -> its place in plan.received
-    Tensor weight;     // [S], sorted: gate weights
-    Tensor row_begin;  // int32 [R + 1]: received row -> its first slot in plan.received
-    Tensor input;      // [S, D], sorted
-    Tensor output;     // [S, D], sorted, before weighting
+    std::vector<Piece> pieces;
+    Tensor input;   // [slots of all pieces, D], sorted within each piece
+    Tensor output;  // the same, before weighting
     FeedForward::Saved feed_forward;
   };
   // local: the experts that are here, ascending, each with its network.
   Experts(std::span<const std::int32_t> local, std::span<const FeedForwardWeights> networks, Activation activation);
 
-  // received: [R, D] -> slot_rows: [S, D], weighted outputs in the order of plan.received.
-  void forward(const Tensor& received, const Plan& plan, Arena& arena, Saved& saved, Tensor slot_rows);
+  // Makes room for the slots of all pieces that forward() will bring.
+  void begin(std::int64_t slots, std::int64_t width, Arena& arena, Saved& saved) const;
+  // The next piece, which has arrived. received: [R, D] -> slot_rows: [S, D], weighted outputs in the order of
+  // piece.received.
+  void forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved, Tensor slot_rows);
   // dreceived: [R, D], the gradient of each row's weighted sum -> dslot_rows: [S, D], the gradient of the inputs, and
-  // dweight: [S], both in the order of plan.received.
-  void backward(const Tensor& dreceived, Arena& scratch, Saved& saved, Tensor dslot_rows, Tensor dweight);
+  // dweight: [S], both in the order of piece.received.
+  void backward(std::size_t piece, const Tensor& dreceived, Arena& scratch, Saved& saved, Tensor dslot_rows,
+                Tensor dweight);
+  // After backward() of all pieces: the weights' gradients, one partial for each expert and source.
+  void backward_weights(const Saved& saved);
+
+  // Where pieces are worked off one at a time and forgotten, a source's slots may be spread over several of them. What
+  // the chains of its partials have come to is carried from one to the next.
+  class Carry {
+   public:
+    Carry(const Experts& experts, Arena& arena);
+
+   private:
+    friend class Experts;
+    std::vector<FeedForward::Carried> sums_;  // by expert
+    int source_ = -1;                         // whose they are
+  };
+  // Instead of backward_weights(), for the one piece in `saved`, which is number `index` of the plan.
+  void backward_weights_of_round(const Plan& plan, std::size_t index, const Saved& saved, Arena& scratch,
+                                 Carry& carry);
 
  private:
-  void sort(const Plan& plan, Device& device, Arena& arena, Saved& saved) const;
+  void sort(const PlanPiece& piece, Device& device, Arena& arena, Piece& sorted) const;
+  std::int64_t experts() const { return feed_forward_.networks(); }
 
   std::vector<std::int32_t> network_of_;  // by expert, up to the last that is here; -1: elsewhere
   FeedForward feed_forward_;
 };
 
-// rows: [R, D], each the sum of its slots in plan.received's order: what fast numerics send back.
-void sum_slots(const Tensor& slot_rows, const Experts::Saved& saved, Arena& scratch, Tensor rows);
+// rows: [R, D], each the sum of its slots in the order in which they came: what fast numerics send back.
+void sum_slots(const Tensor& slot_rows, const Experts::Piece& piece, Arena& scratch, Tensor rows);
 
 }  // namespace switchyard

@@ -5,12 +5,12 @@
 namespace switchyard {
 
 MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement,
-                   Exchange& exchange, Numerics numerics)
+                   ExchangeLane& lane, Numerics numerics)
     : router_(std::move(router)),
       experts_(std::move(experts)),
       shared_(std::move(shared)),
       placement_(std::move(placement)),
-      exchange_(&exchange),
+      lane_(&lane),
       numerics_(numerics) {}
 
 void MoeLayer::place(Placement placement, Experts experts) {
@@ -28,29 +28,25 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   router_.forward(x, arena, scratch, saved.router);
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
-  const Rank sender = exchange_->group().rank();
+  const Rank sender = lane_->group().rank();
   std::vector<Slot> slots;
   slots.reserve(saved.assignment.kept.size());
   for (const AssignedSlot& slot : saved.assignment.kept) {
     slots.push_back({slot.token, placement_.owner(slot.expert, sender), slot.expert, slot.weight});
   }
   set_progress(progress_step(), "exchange");
-  saved.plan = exchange_->plan(tokens, slots);
+  saved.plan = lane_->plan(tokens, slots);
 
   const ArenaScope scope(scratch);
-  Tensor received = allocate(scratch, {saved.plan.received_rows(), width});
-  exchange_->dispatch(saved.plan, x.f32(), width, received.f32());
-  set_progress(progress_step(), "experts");
-  Tensor slot_rows = allocate(scratch, {saved.plan.received_slots(), width});
-  experts_.forward(received, saved.plan, arena, saved.experts, slot_rows);
-  set_progress(progress_step(), "exchange");
-  combine(saved.plan, slot_rows, saved.experts, nullptr, scratch, y, nullptr);
-  set_progress(progress_step(), "forward");
-
-  if (shared_) {
-    Tensor shared_y = allocate(scratch, y.shape());
-    shared_->forward(x, RowSegments::single(tokens), arena, saved.shared, shared_y);
-    add_in_place(shared_y, y);
+  if (saved.plan.in_rounds) {
+    forward_rounds(x, scratch, saved, y);
+    if (shared_) {
+      Tensor shared_y = allocate(scratch, y.shape());
+      shared_->forward(x, arena, saved.shared, shared_y);
+      add_in_place(shared_y, y);
+    }
+  } else {
+    forward_pieces(x, arena, scratch, saved, y);
   }
 
   MoeReport report;
@@ -61,26 +57,86 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   return report;
 }
 
+MoeLayer::PieceRows MoeLayer::allocate_piece(const PlanPiece& piece, std::int64_t width, Arena& scratch) const {
+  PieceRows rows;
+  rows.received = allocate(scratch, {piece.received_rows(), width});
+  rows.slot_rows = allocate(scratch, {piece.received_slots(), width});
+  if (numerics_ == Numerics::Fast) rows.sums = allocate(scratch, rows.received.shape());
+  return rows;
+}
+
+void MoeLayer::post_combine(const Plan& plan, std::size_t piece, const Experts::Piece& sorted, const PieceRows& rows,
+                            Pass pass, const float* scalars, Arena& scratch, Tensor into, float* slot_scalars) {
+  const std::int64_t width = into.dim(1);
+  if (numerics_ == Numerics::Reproducible) {
+    lane_->post_combine_slots(plan, piece, rows.slot_rows.f32(), width, pass, scalars, into.f32(), slot_scalars);
+    return;
+  }
+  sum_slots(rows.slot_rows, sorted, scratch, rows.sums);
+  lane_->post_combine_rows(plan, piece, rows.sums.f32(), width, pass, scalars, into.f32(), slot_scalars);
+}
+
+void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+  const std::int64_t width = x.dim(1);
+  Plan& plan = saved.plan;
+  std::vector<PieceRows> rows;
+  std::vector<ExchangeLane::Ticket> dispatched;
+  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    rows.push_back(allocate_piece(plan.pieces[p], width, scratch));
+    dispatched.push_back(lane_->post_dispatch(plan, p, x.f32(), width, Pass::Forward, rows[p].received.f32()));
+  }
+  Tensor shared_y;
+  if (shared_) {
+    shared_y = allocate(scratch, y.shape());
+    shared_->forward(x, arena, saved.shared, shared_y);
+  }
+  experts_.begin(plan.received_slots(), width, arena, saved.experts);
+  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    set_progress(progress_step(), "exchange");
+    lane_->wait(dispatched[p]);
+    set_progress(progress_step(), "experts");
+    experts_.forward(rows[p].received, plan.pieces[p], arena, saved.experts, rows[p].slot_rows);
+    post_combine(plan, p, saved.experts.pieces[p], rows[p], Pass::Forward, nullptr, scratch, y, nullptr);
+  }
+  set_progress(progress_step(), "exchange");
+  lane_->wait_for_all();
+  set_progress(progress_step(), "forward");
+  if (shared_) add_in_place(shared_y, y);
+}
+
+void MoeLayer::forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y) {
+  const std::int64_t width = x.dim(1);
+  for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
+    const ArenaScope round(scratch);
+    const PieceRows rows = allocate_piece(saved.plan.pieces[p], width, scratch);
+    set_progress(progress_step(), "exchange");
+    lane_->wait(lane_->post_dispatch(saved.plan, p, x.f32(), width, Pass::Forward, rows.received.f32()));
+    set_progress(progress_step(), "experts");
+    Experts::Saved forgotten;
+    experts_.begin(saved.plan.pieces[p].received_slots(), width, scratch, forgotten);
+    experts_.forward(rows.received, saved.plan.pieces[p], scratch, forgotten, rows.slot_rows);
+    set_progress(progress_step(), "exchange");
+    post_combine(saved.plan, p, forgotten.pieces.front(), rows, Pass::Forward, nullptr, scratch, y, nullptr);
+    lane_->wait_for_all();
+  }
+  set_progress(progress_step(), "forward");
+}
+
 void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx) {
   const RouterSettings& settings = router_.settings();
   const std::int64_t tokens = dy.dim(0);
-  const std::int64_t width = dy.dim(1);
   const ArenaScope scope(scratch);
-
-  set_progress(progress_step(), "exchange (backward)");
-  Tensor dreceived = allocate(scratch, {saved.plan.received_rows(), width});
-  exchange_->dispatch(saved.plan, dy.f32(), width, dreceived.f32());
-  set_progress(progress_step(), "experts (backward)");
-  Tensor dslot_rows = allocate(scratch, {saved.plan.received_slots(), width});
-  Tensor dreceived_weight = allocate(scratch, {saved.plan.received_slots()});
-  experts_.backward(dreceived, scratch, saved.experts, dslot_rows, dreceived_weight);
   std::vector<float> dslot_weight(saved.assignment.kept.size());
-  set_progress(progress_step(), "exchange (backward)");
-  combine(saved.plan, dslot_rows, saved.experts, dreceived_weight.f32(), scratch, dx, dslot_weight.data());
-  set_progress(progress_step(), "backward");
-
-  if (shared_) {
-    shared_->backward(dy, saved.x, RowSegments::single(tokens), scratch, saved.shared, dx, /*add_to_dx=*/true);
+  Tensor shared_dx;
+  if (saved.plan.in_rounds) {
+    backward_rounds(dy, scratch, saved, dx, dslot_weight.data());
+    if (shared_) {
+      shared_dx = allocate(scratch, dx.shape());
+      shared_->backward(dy, saved.x, scratch, saved.shared, shared_dx, /*add_to_dx=*/false);
+      add_in_place(shared_dx, dx);
+    }
+  } else {
+    backward_pieces(dy, scratch, saved, dx, dslot_weight.data());
   }
 
   Tensor dweights = allocate_zero(scratch, {tokens, settings.top_k});
@@ -91,17 +147,62 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   router_.backward(dweights, saved.x, saved.router, saved.assignment.chosen, scratch, dx);
 }
 
-void MoeLayer::combine(const Plan& plan, const Tensor& slot_rows, const Experts::Saved& saved, const float* scalars,
-                       Arena& scratch, Tensor rows, float* slot_scalars) {
-  const std::int64_t width = slot_rows.dim(1);
-  if (numerics_ == Numerics::Reproducible) {
-    exchange_->combine_slots(plan, slot_rows.f32(), width, scalars, rows.f32(), slot_scalars);
-    return;
+void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
+  const std::int64_t width = dy.dim(1);
+  Plan& plan = saved.plan;
+  std::vector<PieceRows> rows;
+  std::vector<Tensor> dreceived_weight;
+  std::vector<ExchangeLane::Ticket> dispatched;
+  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    rows.push_back(allocate_piece(plan.pieces[p], width, scratch));
+    dreceived_weight.push_back(allocate(scratch, {plan.pieces[p].received_slots()}));
+    dispatched.push_back(lane_->post_dispatch(plan, p, dy.f32(), width, Pass::Backward, rows[p].received.f32()));
   }
-  const ArenaScope scope(scratch);
-  Tensor sums = allocate(scratch, {plan.received_rows(), width});
-  sum_slots(slot_rows, saved, scratch, sums);
-  exchange_->combine_rows(plan, sums.f32(), width, scalars, rows.f32(), slot_scalars);
+  Tensor shared_dx;
+  if (shared_) {
+    shared_dx = allocate(scratch, dx.shape());
+    shared_->backward(dy, saved.x, scratch, saved.shared, shared_dx, /*add_to_dx=*/false);
+  }
+  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    set_progress(progress_step(), "exchange (backward)");
+    lane_->wait(dispatched[p]);
+    set_progress(progress_step(), "experts (backward)");
+    experts_.backward(p, rows[p].received, scratch, saved.experts, rows[p].slot_rows, dreceived_weight[p]);
+    post_combine(plan, p, saved.experts.pieces[p], rows[p], Pass::Backward, dreceived_weight[p].f32(), scratch, dx,
+                 dslot_weight);
+  }
+  experts_.backward_weights(saved.experts);
+  set_progress(progress_step(), "exchange (backward)");
+  lane_->wait_for_all();
+  set_progress(progress_step(), "backward");
+  if (shared_) add_in_place(shared_dx, dx);
+}
+
+void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
+  const std::int64_t width = dy.dim(1);
+  Experts::Carry carry(experts_, scratch);
+  for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
+    const ArenaScope round(scratch);
+    const PlanPiece& piece = saved.plan.pieces[p];
+    const PieceRows rows = allocate_piece(piece, width, scratch);
+    Tensor dreceived_weight = allocate(scratch, {piece.received_slots()});
+    set_progress(progress_step(), "exchange (backward)");
+    lane_->wait(lane_->post_dispatch(saved.plan, p, saved.x.f32(), width, Pass::Forward, rows.received.f32()));
+    set_progress(progress_step(), "experts (backward)");
+    Experts::Saved again;
+    experts_.begin(piece.received_slots(), width, scratch, again);
+    experts_.forward(rows.received, piece, scratch, again, rows.slot_rows);
+    set_progress(progress_step(), "exchange (backward)");
+    lane_->wait(lane_->post_dispatch(saved.plan, p, dy.f32(), width, Pass::Backward, rows.received.f32()));
+    set_progress(progress_step(), "experts (backward)");
+    experts_.backward(0, rows.received, scratch, again, rows.slot_rows, dreceived_weight);
+    set_progress(progress_step(), "exchange (backward)");
+    post_combine(saved.plan, p, again.pieces.front(), rows, Pass::Backward, dreceived_weight.f32(), scratch, dx,
+                 dslot_weight);
+    experts_.backward_weights_of_round(saved.plan, p, again, scratch, carry);
+    lane_->wait_for_all();
+  }
+  set_progress(progress_step(), "backward");
 }
 
 }  // namespace switchyard

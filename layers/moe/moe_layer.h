@@ -2,11 +2,16 @@
 //   T tokens of this rank's micro-batch (0 where it has none), D width, K slots a token
 //   R rows and S slots that this rank received for its experts
 //
-// Collective over the exchange's group: every rank makes the same calls, whatever its routing (law 5).
+// Collective over the lane's group: every rank makes the same calls, whatever its routing (law 5).
+//
+// The tokens go in pieces: while one piece is in its experts, the next ones travel (where the lane overlaps), and the
+// shared experts and the weights' gradients are computed meanwhile too. Where a rank would receive more rows than it
+// may hold, the pieces are rounds instead: each is worked off and forgotten before the next one comes, and backward
+// computes it once more.
 #pragma once
 
 #include "comm/base/numerics.h"
-#include "comm/exchange/exchange.h"
+#include "comm/exchange/lane.h"
 #include "layers/moe/assignment.h"
 #include "layers/moe/experts.h"
 #include "layers/moe/placement.h"
@@ -35,7 +40,7 @@ class MoeLayer {
     FeedForward::Saved shared;
   };
   // shared: one network on every token (shared experts side by side are one wider network), or nothing.
-  MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement, Exchange& exchange,
+  MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement, ExchangeLane& lane,
            Numerics numerics);
 
   const Placement& placement() const { return placement_; }
@@ -48,14 +53,26 @@ class MoeLayer {
   void backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);
 
  private:
-  void combine(const Plan& plan, const Tensor& slot_rows, const Experts::Saved& saved, const float* scalars,
-               Arena& scratch, Tensor rows, float* slot_scalars);
+  // Of one piece: what comes, and what goes back.
+  struct PieceRows {
+    Tensor received;   // [R, D]
+    Tensor slot_rows;  // [S, D]
+    Tensor sums;       // [R, D], fast numerics
+  };
+  PieceRows allocate_piece(const PlanPiece& piece, std::int64_t width, Arena& scratch) const;
+  // Posts the way back of a piece's slot rows.
+  void post_combine(const Plan& plan, std::size_t piece, const Experts::Piece& sorted, const PieceRows& rows, Pass pass,
+                    const float* scalars, Arena& scratch, Tensor into, float* slot_scalars);
+  void forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  void forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y);
+  void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
+  void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
 
   Router router_;
   Experts experts_;
   std::optional<FeedForward> shared_;
   Placement placement_;
-  Exchange* exchange_;
+  ExchangeLane* lane_;
   Numerics numerics_;
 };
 

@@ -75,20 +75,41 @@ void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std:
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const std::int64_t> segment_begin,
                              std::span<const std::int64_t> group_begin, std::span<const GradientSum* const> gradients) {
   if (gradients.empty()) return;
+  require(!segment_begin.empty(), "weight_gradient: segment_begin is empty");
+  check_bounds("weight_gradient", "segment_begin", segment_begin, segment_begin.size() - 1, x.rows());
+  std::vector<RowRange> ranges;
+  std::vector<std::int64_t> each(1, 0);
+  for (std::size_t i = 0; i + 1 < segment_begin.size(); ++i) {
+    ranges.push_back({segment_begin[i], segment_begin[i + 1]});
+    each.push_back(isize(ranges.size()));
+  }
+  grouped_weight_gradient(dy, x, ranges, each, group_begin, gradients);
+}
+
+void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const RowRange> ranges,
+                             std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
+                             std::span<const GradientSum* const> gradients) {
+  if (gradients.empty()) return;
   require(dy.rows() == x.rows(), "weight_gradient: dy is {} and x is {}: not the same rows", dy.shape().to_string(),
           x.shape().to_string());
   require(!segment_begin.empty(), "weight_gradient: segment_begin is empty");
-  check_bounds("weight_gradient", "segment_begin", segment_begin, segment_begin.size() - 1, x.rows());
+  check_bounds("weight_gradient", "segment_begin", segment_begin, segment_begin.size() - 1, isize(ranges.size()));
   check_bounds("weight_gradient", "group_begin", group_begin, gradients.size(), isize(segment_begin.size()) - 1);
+  std::int64_t rows = 0;
+  for (const RowRange& range : ranges) {
+    require(range.begin >= 0 && range.begin <= range.end && range.end <= x.rows(),
+            "weight_gradient: a range goes from row {} to {} of {}", range.begin, range.end, x.rows());
+    rows += range.size();
+  }
   for (const GradientSum* gradient : gradients) {
     require(gradient->size == dy.cols() * x.cols(), "weight_gradient: a gradient has {} elements, wanted {} x {}",
             gradient->size, dy.cols(), x.cols());
   }
   Device& device = x.device();
   if (device.kind() != DeviceKind::Cpu) fail_on_device("weight_gradient", device);
-  const double rows = static_cast<double>(segment_begin.back() - segment_begin.front());
-  const PhaseTimer timer(Phase::Gemm, 2 * rows * static_cast<double>(dy.cols()) * static_cast<double>(x.cols()));
-  grouped_weight_gradient_cpu(dy.f32(), x.f32(), dy.cols(), x.cols(), segment_begin, group_begin, gradients);
+  const PhaseTimer timer(Phase::Gemm, 2 * static_cast<double>(rows) * static_cast<double>(dy.cols()) *
+                                          static_cast<double>(x.cols()));
+  grouped_weight_gradient_cpu(dy.f32(), x.f32(), dy.cols(), x.cols(), ranges, segment_begin, group_begin, gradients);
 }
 
 void weight_gradient(const Tensor& dy, const Tensor& x, const GradientSum& gradient) {

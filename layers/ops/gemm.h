@@ -53,6 +53,16 @@ void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std:
 // Empty segments add nothing.
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const std::int64_t> segment_begin,
                              std::span<const std::int64_t> group_begin, std::span<const GradientSum* const> gradients);
+// The same where the rows of a segment lie in several places: segment i is the ranges [segment_begin[i],
+// segment_begin[i + 1]), one chain over the rows of all of them in order.
+struct RowRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int64_t size() const { return end - begin; }
+};
+void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const RowRange> ranges,
+                             std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
+                             std::span<const GradientSum* const> gradients);
 // The same for one weight and one micro-batch.
 void weight_gradient(const Tensor& dy, const Tensor& x, const GradientSum& gradient);
 

@@ -115,7 +115,7 @@ void pack_piece(const float* source, std::int64_t k, std::int64_t n, std::int64_
     const float* const from = source + begin * k_stride + column * n_stride;
     float* const to = packed + (begin * panels(n) + panel * depth) * panel_width;
     if (n_stride == 1) {
-      pack_panels(from, k_stride, width, depth, to);
+      pack_panels(from, k_stride, width, depth, 0, depth, to);
     } else {
       pack_panel_transposed(from, n_stride, width, depth, to);
     }

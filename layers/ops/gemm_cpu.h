@@ -19,7 +19,8 @@ void grouped_gemm_cpu(const float* x, std::span<const std::int64_t> row_begin, s
 
 // dy: [rows, n], x: [rows, k], gradients [n, k].
 void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n, std::int64_t k,
-                                 std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
+                                 std::span<const RowRange> ranges, std::span<const std::int64_t> segment_begin,
+                                 std::span<const std::int64_t> group_begin,
                                  std::span<const GradientSum* const> gradients);
 
 // Scratch memory for each of `threads` threads, 64-byte aligned. It is made before they start, because what is thrown

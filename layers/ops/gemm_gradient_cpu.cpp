@@ -27,7 +27,10 @@ struct GradientBlock {
   std::int64_t n, k;                       // the weight's shape
   std::int64_t n_begin, n_end;             // rows of the weight
   std::int64_t panel_begin, panel_end;     // its columns, by panels
-  std::span<const std::int64_t> segments;  // bounds of rows
+  // Rows are counted in the order of the ranges, from 0: range i begins with row range_begin[i].
+  std::span<const RowRange> ranges;
+  std::span<const std::int64_t> range_begin;  // [ranges + 1]
+  std::span<const std::int64_t> segments;     // bounds of rows
   const GradientSum* gradient;
 };
 // A chunk is deeper than a forward product's block of k: what stays in the second-level cache is a group of panels.
@@ -164,11 +167,25 @@ void run_strip(const GradientBlock& block, const Chunk& chunk, const Scratch& sc
   }
 }
 
+// use(first row in memory, how many, which place in the chunk the first one has), for each run of the chunk's rows.
+template <class Use>
+void for_runs(const GradientBlock& block, const Chunk& chunk, const Use& use) {
+  const auto after = std::upper_bound(block.range_begin.begin(), block.range_begin.end(), chunk.row);
+  for (std::size_t i = usize(after - block.range_begin.begin()) - 1; i < block.ranges.size(); ++i) {
+    const std::int64_t begin = std::max(block.range_begin[i], chunk.row);
+    const std::int64_t end = std::min(block.range_begin[i + 1], chunk.row + chunk.depth);
+    if (begin >= chunk.row + chunk.depth) return;
+    if (begin < end) use(block.ranges[i].begin + begin - block.range_begin[i], end - begin, begin - chunk.row);
+  }
+}
+
 // The rows of the weight from `first_row` on that `tiles` cuts.
 void run_chunk_block(const GradientBlock& block, const Chunk& chunk, std::int64_t first_row,
                      const gemm_layout::Cut& tiles, const Scratch& scratch) {
   using namespace gemm_layout;
-  pack_tiles(block.dy + chunk.row * block.n + first_row, block.n, tiles, chunk.depth, scratch.left);
+  for_runs(block, chunk, [&](std::int64_t row, std::int64_t count, std::int64_t first) {
+    pack_tiles(block.dy + row * block.n + first_row, block.n, tiles, count, first, chunk.depth, scratch.left);
+  });
   const std::int64_t quads = divide_up(block.panel_end - block.panel_begin, 4);
   const Cut groups(quads, std::max<std::int64_t>(right_in_cache / (4 * panel_width * chunk.depth), 1));
   for (std::int64_t g = 0; g < groups.pieces; ++g) {
@@ -184,8 +201,10 @@ void run_chunk_block(const GradientBlock& block, const Chunk& chunk, std::int64_
 void run_chunk(const GradientBlock& block, const Chunk& chunk, const Scratch& scratch) {
   using namespace gemm_layout;
   const std::int64_t column = block.panel_begin * panel_width;
-  pack_panels(block.x + chunk.row * block.k + column, block.k,
-              std::min(block.panel_end * panel_width, block.k) - column, chunk.depth, scratch.right);
+  const std::int64_t columns = std::min(block.panel_end * panel_width, block.k) - column;
+  for_runs(block, chunk, [&](std::int64_t row, std::int64_t count, std::int64_t first) {
+    pack_panels(block.x + row * block.k + column, block.k, columns, count, first, chunk.depth, scratch.right);
+  });
   const Cut blocks(block.n_end - block.n_begin, block_rows);
   for (std::int64_t i = 0; i < blocks.pieces; ++i) {
     run_chunk_block(block, chunk, block.n_begin + blocks.begin(i), Cut(blocks.size(i), max_tile_rows), scratch);
@@ -232,19 +251,32 @@ HWY_EXPORT(run_gradient_block);
 }  // namespace
 
 void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n, std::int64_t k,
-                                 std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
+                                 std::span<const RowRange> ranges, std::span<const std::int64_t> segment_begin,
+                                 std::span<const std::int64_t> group_begin,
                                  std::span<const GradientSum* const> gradients) {
   using namespace gemm_layout;
-  const auto bounds_of = [&](std::size_t g) {
-    return segment_begin.subspan(usize(group_begin[g]), usize(group_begin[g + 1] - group_begin[g] + 1));
+  struct Rows {  // of a group
+    std::span<const RowRange> ranges;
+    std::vector<std::int64_t> range_begin, bounds;
   };
+  std::vector<Rows> rows_of(gradients.size());
   std::int64_t total = 0;
-  for (std::size_t g = 0; g < gradients.size(); ++g) total += (bounds_of(g).back() - bounds_of(g).front()) * n * k;
+  for (std::size_t g = 0; g < gradients.size(); ++g) {
+    Rows& group = rows_of[g];
+    const std::int64_t first = segment_begin[usize(group_begin[g])];
+    group.ranges = ranges.subspan(usize(first), usize(segment_begin[usize(group_begin[g + 1])] - first));
+    group.range_begin.assign(1, 0);
+    for (const RowRange& range : group.ranges) group.range_begin.push_back(group.range_begin.back() + range.size());
+    for (std::int64_t s = group_begin[g]; s <= group_begin[g + 1]; ++s) {
+      group.bounds.push_back(group.range_begin[usize(segment_begin[usize(s)] - first)]);
+    }
+    total += group.bounds.back() * n * k;
+  }
   const int threads = threads_for(total);
 
   std::vector<GradientBlock> tasks;
   for (std::size_t g = 0; g < gradients.size(); ++g) {
-    const std::span<const std::int64_t> bounds = bounds_of(g);
+    const std::span<const std::int64_t> bounds = rows_of[g].bounds;
     const std::int64_t rows = bounds.back() - bounds.front();
     if (rows == 0) continue;
     // Columns are cut in quads of panels, the widest that a tile takes, and only where a task's scratch memory asks for
@@ -268,6 +300,8 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
                          .n_end = blocks.begin(i) + blocks.size(i),
                          .panel_begin = first,
                          .panel_end = end,
+                         .ranges = rows_of[g].ranges,
+                         .range_begin = rows_of[g].range_begin,
                          .segments = bounds,
                          .gradient = gradients[g]});
       }

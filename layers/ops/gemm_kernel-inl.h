@@ -218,18 +218,19 @@ HWY_INLINE void copy_floats(const float* HWY_RESTRICT from, std::int64_t width, 
   }
 }
 
-// The left side from rows of k: the tiles that `tiles` makes of the columns of x, [depth][rows of the tile] each.
+// The left side from rows of k: the tiles that `tiles` makes of the columns of x, [depth][rows of the tile] each, of
+// which the `count` rows of x fill those from `first` on.
 HWY_INLINE void pack_tiles(const float* HWY_RESTRICT x, std::int64_t stride, const gemm_layout::Cut& tiles,
-                           std::int64_t depth, float* HWY_RESTRICT out) {
+                           std::int64_t count, std::int64_t first, std::int64_t depth, float* HWY_RESTRICT out) {
   const std::int64_t low = tiles.total / tiles.pieces;  // the last tiles' rows; the first have one more
   const std::int64_t higher = tiles.total % tiles.pieces;
   // A few rows of x at a time: each tile is written in runs of whole cache lines. Tiles are often a multiple of the
   // page size apart, and in turn they would push one another's lines out of the first-level cache half written. The
   // rows after these, which lie too far apart for the hardware to foresee them, are fetched meanwhile.
   constexpr std::int64_t together = 16;
-  for (std::int64_t begin = 0; begin < depth; begin += together) {
-    const std::int64_t end = std::min(begin + together, depth);
-    for (std::int64_t k = end; k < std::min(end + together, depth); ++k) {
+  for (std::int64_t begin = 0; begin < count; begin += together) {
+    const std::int64_t end = std::min(begin + together, count);
+    for (std::int64_t k = end; k < std::min(end + together, count); ++k) {
       const auto* const line = reinterpret_cast<const char*>(x + k * stride);
       for (std::int64_t byte = 0; byte < tiles.total * 4; byte += 64) __builtin_prefetch(line + byte, 0, 2);
     }
@@ -237,35 +238,36 @@ HWY_INLINE void pack_tiles(const float* HWY_RESTRICT x, std::int64_t stride, con
     float* to = out;
     for (std::int64_t t = 0; t < tiles.pieces; ++t) {
       const std::int64_t width = low + (t < higher ? 1 : 0);
-      for (std::int64_t k = begin; k < end; ++k) copy_floats(from + k * stride, width, to + k * width);
+      for (std::int64_t k = begin; k < end; ++k) copy_floats(from + k * stride, width, to + (first + k) * width);
       from += width;
       to += width * depth;
     }
   }
 }
 
-// The panels of `columns` columns of x: out[p][k][j] = x[k * stride + 16 * p + j], zero beyond the columns.
-HWY_INLINE void pack_panels(const float* HWY_RESTRICT x, std::int64_t stride, std::int64_t columns, std::int64_t depth,
-                            float* HWY_RESTRICT out) {
+// The panels of `columns` columns of x: out[p][first + k][j] = x[k * stride + 16 * p + j], zero beyond the columns, for
+// `count` of the panels' `depth` rows.
+HWY_INLINE void pack_panels(const float* HWY_RESTRICT x, std::int64_t stride, std::int64_t columns, std::int64_t count,
+                            std::int64_t first, std::int64_t depth, float* HWY_RESTRICT out) {
   namespace hn = hwy::HWY_NAMESPACE;
   constexpr std::int64_t panel_width = gemm_layout::panel_width;
   const hn::CappedTag<float, 16> d;
   const std::int64_t whole = columns / panel_width;
   // A few rows of x at a time: they are read, and the panels written, in runs that the caches like.
   constexpr std::int64_t together = 4;
-  for (std::int64_t begin = 0; begin < depth; begin += together) {
-    const std::int64_t end = std::min(begin + together, depth);
+  for (std::int64_t begin = 0; begin < count; begin += together) {
+    const std::int64_t end = std::min(begin + together, count);
     for (std::int64_t p = 0; p < whole; ++p) {
       for (std::int64_t k = begin; k < end; ++k) {
 #pragma GCC unroll 4
         for (int v = 0; v < panel_width; v += tile_lanes) {
-          hn::Store(hn::LoadU(d, x + k * stride + p * panel_width + v), d, out + (p * depth + k) * panel_width + v);
+          hn::Store(hn::LoadU(d, x + k * stride + p * panel_width + v), d, out + (p * depth + first + k) * panel_width + v);
         }
       }
     }
     for (std::int64_t k = begin; k < end && whole * panel_width < columns; ++k) {
       const float* const from = x + k * stride + whole * panel_width;
-      float* const to = out + (whole * depth + k) * panel_width;
+      float* const to = out + (whole * depth + first + k) * panel_width;
       for (std::int64_t j = 0; j < panel_width; ++j) to[j] = j < columns % panel_width ? from[j] : 0.0f;
     }
   }

@@ -18,7 +18,7 @@ std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences,
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
     report = moe->forward(saved.fed, capacity_factor, arena, scratch, saved.moe, y);
   } else {
-    std::get<FeedForward>(feed_).forward(saved.fed, RowSegments::single(x.dim(0)), arena, saved.dense, y);
+    std::get<FeedForward>(feed_).forward(saved.fed, arena, saved.dense, y);
   }
   add_in_place(attended, y);
   return report;
@@ -30,7 +30,7 @@ void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch,
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
     moe->backward(dy, scratch, saved.moe, dnormed);
   } else {
-    std::get<FeedForward>(feed_).backward(dy, saved.fed, RowSegments::single(dy.dim(0)), scratch, saved.dense, dnormed,
+    std::get<FeedForward>(feed_).backward(dy, saved.fed, scratch, saved.dense, dnormed,
                                           /*add_to_dx=*/false);
   }
   feed_norm_.backward(dnormed, saved.feed_norm, dy, /*add_to_dx=*/true);
@@ -55,7 +55,7 @@ void Block::decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, 
     moe->forward(normed, /*capacity_factor=*/0, scratch, scratch, saved, y);
   } else {
     FeedForward::Saved saved;
-    std::get<FeedForward>(feed_).forward(normed, RowSegments::single(x.dim(0)), scratch, saved, y);
+    std::get<FeedForward>(feed_).forward(normed, scratch, saved, y);
   }
   add_in_place(y, x);
 }

@@ -1,0 +1,87 @@
+// An exchange with what a run asks of it: formats, pieces, and whether rows travel while this process computes. Work is
+// posted, done in the order in which it was posted (the same on all ranks), and waited for. Without overlap it is done
+// at once by the caller; with it, a thread of the lane's own does it, and nobody else may talk to other ranks meanwhile.
+#pragma once
+
+#include "comm/exchange/exchange.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+
+namespace switchyard {
+
+struct WireFormats {
+  Wire dispatch = Wire::F32;
+  Wire combine = Wire::F32;
+  Wire dispatch_backward = Wire::F32;
+  Wire combine_backward = Wire::F32;
+};
+
+struct LaneSettings {
+  WireFormats wire;
+  PlanOptions plan;
+  bool overlap = false;
+};
+
+enum class Pass { Forward, Backward };
+
+struct LaneTimes {      // since the last take_times(), seconds
+  double busy = 0;      // in the exchange
+  double waited = 0;    // of them: in which the caller waited for it
+  double hidden() const { return busy > waited ? busy - waited : 0; }
+};
+
+class ExchangeLane {
+ public:
+  explicit ExchangeLane(std::unique_ptr<Exchange> exchange, const LaneSettings& settings = {});
+  ~ExchangeLane();
+  ExchangeLane(const ExchangeLane&) = delete;
+  ExchangeLane& operator=(const ExchangeLane&) = delete;
+
+  const Group& group() const { return exchange_->group(); }
+  const char* name() const { return exchange_->name(); }
+  const LaneSettings& settings() const { return settings_; }
+
+  // As Exchange's. After the plan all work posted before has been done.
+  Plan plan(std::int64_t rows, std::span<const Slot> slots);
+  using Ticket = std::uint64_t;
+  Ticket post_dispatch(Plan& plan, std::size_t piece, const float* rows, std::int64_t width, Pass pass,
+                       float* received);
+  Ticket post_combine_slots(const Plan& plan, std::size_t piece, const float* slot_rows, std::int64_t width, Pass pass,
+                            const float* scalars, float* rows, float* slot_scalars);
+  Ticket post_combine_rows(const Plan& plan, std::size_t piece, const float* received, std::int64_t width, Pass pass,
+                           const float* scalars, float* rows, float* slot_scalars);
+  // Until that work has been done; throws what it threw.
+  void wait(Ticket ticket);
+  void wait_for_all() { wait(posted_); }
+
+  LaneTimes take_times();
+  ExchangeTraffic take_traffic();
+
+ private:
+  Ticket post(std::function<void()> work);
+  void carry(const std::stop_token& stop);
+
+  std::unique_ptr<Exchange> exchange_;
+  LaneSettings settings_;
+  double waited_ = 0;
+
+  Ticket posted_ = 0;
+  std::atomic<bool> hurried_ = false;
+  std::mutex mutex_;  // of what follows
+  std::condition_variable_any wake_;
+  std::deque<std::function<void()>> queue_;
+  Ticket done_ = 0;
+  std::exception_ptr failure_;
+  std::jthread thread_;  // the last, so that it ends first
+};
+
+}  // namespace switchyard
