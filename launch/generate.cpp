@@ -1,7 +1,7 @@
 // switchyard generate: a trained model writes on.
 #include "launch/generate.h"
 
-#include "comm/exchange/exchange.h"
+#include "comm/exchange/lane.h"
 #include "comm/group/environment.h"
 #include "comm/transport/self.h"
 #include "trainer/loop/generate.h"
@@ -43,7 +43,7 @@ int run_generate(const Arguments& arguments) {
 
   const Group alone(make_self_transport());
   Layout layout(alone, config);
-  Model model(config, open_device(config.device), layout.exchange());
+  Model model(config, open_device(config.device), layout.lane());
   std::vector<StateTensor> weights;
   for (const auto& parameter : model.parameters().here()) {
     weights.push_back({.name = parameter->name(),

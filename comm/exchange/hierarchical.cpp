@@ -117,17 +117,15 @@ class HierarchicalExchange::Underway {
   void start(std::span<const SendPart> sends, std::span<const ReceivePart> receives) {
     if (!sends.empty() || !receives.empty()) messages_.push_back(transport_.start(sends, receives));
   }
-  // Gets all messages on; whether all are done. arrived: places among the receives of the first start().
-  bool poll(std::vector<int>& arrived) {
-    std::vector<int> others;
+  // Gets all messages on; whether all are done.
+  bool get_on() {
     bool done = true;
-    for (std::size_t i = 0; i < messages_.size(); ++i) done &= messages_[i]->poll(i == 0 ? arrived : others);
+    for (std::size_t i = 0; i < messages_.size(); ++i) done &= messages_[i]->poll(i == 0 ? arrived_ : others_);
+    others_.clear();
     return done;
   }
-  void get_on() {
-    std::vector<int> arrived;
-    poll(arrived);
-  }
+  // Places among the receives of the first start(), of those that have arrived since the last call.
+  std::vector<int> take_arrived() { return std::exchange(arrived_, {}); }
   // Until the condition holds; messages go on meanwhile. peer: who has to do something for it.
   template <class Condition>
   void wait_until(Rank peer, const Condition& condition) {
@@ -146,6 +144,7 @@ class HierarchicalExchange::Underway {
  private:
   Transport& transport_;
   std::atomic<int> waits_for_ = 0;
+  std::vector<int> arrived_, others_;
   std::vector<std::unique_ptr<Messages>> messages_;
 };
 
@@ -455,13 +454,11 @@ void HierarchicalExchange::dispatch(Plan& plan, std::size_t index, const float* 
   }
   std::atomic<int> waits_for = named(self());
   const Waiting waiting("rows of a dispatch", waits_for);
-  std::vector<int> arrived;
   bool all_sent = false;
   while (!open.empty() || !all_sent) {
     bool moved = false;
-    arrived.clear();
-    all_sent = underway.poll(arrived);
-    for (const int a : arrived) {
+    all_sent = underway.get_on();
+    for (const int a : underway.take_arrived()) {
       Awaited& block = open[open_of[usize(arriving[usize(a)].source.value())]];
       const std::int64_t block_rows = route.in[usize(block.source.value())].rows;
       block.arrived[usize(arriving[usize(a)].part)] = true;
@@ -600,8 +597,8 @@ void HierarchicalExchange::combine_slots(const Plan& plan, std::size_t index, co
     receives.push_back({rank, come + piece.send.slot_begin[usize(rank.value())] * row_bytes,
                         Bytes(count_of(piece.send.slot_begin, rank) * row_bytes)});
   }
+  send_scalars(piece, scalars, slot_scalars, underway);  // before the rows on both sides: messages match in order
   underway.start({}, receives);
-  send_scalars(piece, scalars, slot_scalars, underway);
   for (int i = 1; i <= ranks(); ++i) {  // this rank's own come last
     const Rank source((self().value() + i) % ranks());
     const std::int64_t begin = piece.received_slot_begin[usize(source.value())];
@@ -690,8 +687,8 @@ void HierarchicalExchange::combine_rows(const Plan& plan, std::size_t index, con
     }
   }
   Underway underway(*this);
+  send_scalars(piece, scalars, slot_scalars, underway);  // before the rows on both sides: messages match in order
   underway.start({}, receives);
-  send_scalars(piece, scalars, slot_scalars, underway);
 
   // Every rank lays open what others sum, in the order in which those will ask for it: other nodes' first.
   float* const mine = reinterpret_cast<float*>(memory_->part(places_.my_place()));

@@ -82,18 +82,16 @@ ExchangeLane::Ticket ExchangeLane::post_combine_slots(const Plan& plan, std::siz
                                                       std::int64_t width, Pass pass, const float* scalars, float* rows,
                                                       float* slot_scalars) {
   const Wire wire = pass == Pass::Forward ? settings_.wire.combine : settings_.wire.combine_backward;
-  return post([=, this, &plan] {
-    exchange_->combine_slots(plan, piece, slot_rows, width, wire, scalars, rows, slot_scalars);
-  });
+  return post(
+      [=, this, &plan] { exchange_->combine_slots(plan, piece, slot_rows, width, wire, scalars, rows, slot_scalars); });
 }
 
 ExchangeLane::Ticket ExchangeLane::post_combine_rows(const Plan& plan, std::size_t piece, const float* received,
                                                      std::int64_t width, Pass pass, const float* scalars, float* rows,
                                                      float* slot_scalars) {
   const Wire wire = pass == Pass::Forward ? settings_.wire.combine : settings_.wire.combine_backward;
-  return post([=, this, &plan] {
-    exchange_->combine_rows(plan, piece, received, width, wire, scalars, rows, slot_scalars);
-  });
+  return post(
+      [=, this, &plan] { exchange_->combine_rows(plan, piece, received, width, wire, scalars, rows, slot_scalars); });
 }
 
 LaneTimes ExchangeLane::take_times() {

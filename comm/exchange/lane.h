@@ -1,6 +1,7 @@
 // An exchange with what a run asks of it: formats, pieces, and whether rows travel while this process computes. Work is
 // posted, done in the order in which it was posted (the same on all ranks), and waited for. Without overlap it is done
-// at once by the caller; with it, a thread of the lane's own does it, and nobody else may talk to other ranks meanwhile.
+// at once by the caller; with it, a thread of the lane's own does it, and nobody else may talk to other ranks
+// meanwhile.
 #pragma once
 
 #include "comm/exchange/exchange.h"
@@ -33,9 +34,9 @@ struct LaneSettings {
 
 enum class Pass { Forward, Backward };
 
-struct LaneTimes {      // since the last take_times(), seconds
-  double busy = 0;      // in the exchange
-  double waited = 0;    // of them: in which the caller waited for it
+struct LaneTimes {    // since the last take_times(), seconds
+  double busy = 0;    // in the exchange
+  double waited = 0;  // of them: in which the caller waited for it
   double hidden() const { return busy > waited ? busy - waited : 0; }
 };
 

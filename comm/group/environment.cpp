@@ -2,8 +2,8 @@
 
 #include "comm/base/log.h"
 #include "comm/group/fault_point.h"
-#include "comm/group/speak.h"
 #include "comm/group/process.h"
+#include "comm/group/speak.h"
 #include "comm/transport/mpi.h"
 
 #include <array>
@@ -67,11 +67,11 @@ Environment::Environment(Bytes largest_message) {
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_SERIALIZED) {
-    fail(
-        ErrorKind::Runtime,
-        "MPI provides thread level {} (MPI_THREAD_SINGLE), but MPI_THREAD_SERIALIZED ({}) is needed: use an MPI that was "
-        "built with threads",
-        provided, MPI_THREAD_SERIALIZED);
+    fail(ErrorKind::Runtime,
+         "MPI provides thread level {} (MPI_THREAD_SINGLE), but MPI_THREAD_SERIALIZED ({}) is needed: use an MPI that "
+         "was "
+         "built with threads",
+         provided, MPI_THREAD_SERIALIZED);
   }
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   MPI_Comm copy = MPI_COMM_NULL;  // so that our messages never meet those of a library

@@ -123,8 +123,8 @@ FeedForward::Carried FeedForward::allocate_carried(Arena& arena) const {
   return carried;
 }
 
-void FeedForward::carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch,
-                                const Saved& saved, const Carried& carried) {
+void FeedForward::carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, const Saved& saved,
+                                const Carried& carried) {
   carry_weight_gradient(dy, saved.hidden, rows, scratch, carried.down);
   if (activation_ == Activation::SwiGLU) carry_weight_gradient(saved.gate, x, rows, scratch, carried.gate);
   carry_weight_gradient(saved.up, x, rows, scratch, carried.up);

@@ -40,23 +40,23 @@ class FeedForward {
   std::int64_t networks() const { return static_cast<std::int64_t>(up_.size()); }
   Saved allocate_saved(std::int64_t rows, Arena& arena) const;
 
-  // Rows may be worked off some at a time, each time with the slice of `saved` that belongs to them: x, y and dx are [S,
-  // D], network n's rows are [row_begin[n], row_begin[n + 1]).
+  // Rows may be worked off some at a time, each time with the slice of `saved` that belongs to them: x, y and dx are
+  // [S, D], network n's rows are [row_begin[n], row_begin[n + 1]).
   void forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y);
   // dx is assigned, or added to. In `saved`, the gradients of gate and up take the place of gate and up.
   void backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch, const Saved& saved,
                       Tensor dx, bool add_to_dx);
   // After backward_input() of all rows: the weights' gradients.
   void backward_weights(const Tensor& dy, const Tensor& x, const RowSegments& rows, const Saved& saved);
-  // Those of one network whose segment is split over several calls, one chain over all of them: the sums of the calls so
-  // far are in `carried`, which is zero before the first one; add_carried() adds it to
-  // the gradients and makes it zero.
+  // Those of one network whose segment is split over several calls, one chain over all of them: the sums of the calls
+  // so far are in `carried`, which is zero before the first one; add_carried() adds it to the gradients and makes it
+  // zero.
   struct Carried {
     Tensor gate, up, down;  // of the weights' shapes
   };
   Carried allocate_carried(Arena& arena) const;  // zero
-  void carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch,
-                     const Saved& saved, const Carried& carried);
+  void carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, const Saved& saved,
+                     const Carried& carried);
   void add_carried(std::int64_t network, const Carried& carried);
 
   // One network, all rows, one micro-batch: a dense layer.

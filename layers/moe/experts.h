@@ -57,8 +57,7 @@ class Experts {
     int source_ = -1;                         // whose they are
   };
   // Instead of backward_weights(), for the one piece in `saved`, which is number `index` of the plan.
-  void backward_weights_of_round(const Plan& plan, std::size_t index, const Saved& saved, Arena& scratch,
-                                 Carry& carry);
+  void backward_weights_of_round(const Plan& plan, std::size_t index, const Saved& saved, Arena& scratch, Carry& carry);
 
  private:
   void sort(const PlanPiece& piece, Device& device, Arena& arena, Piece& sorted) const;

@@ -22,7 +22,6 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
                             Tensor y) {
   const RouterSettings& settings = router_.settings();
   const std::int64_t tokens = x.dim(0);
-  const std::int64_t width = x.dim(1);
   saved.x = x;
 
   router_.forward(x, arena, scratch, saved.router);

@@ -107,8 +107,8 @@ void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const 
   }
   Device& device = x.device();
   if (device.kind() != DeviceKind::Cpu) fail_on_device("weight_gradient", device);
-  const PhaseTimer timer(Phase::Gemm, 2 * static_cast<double>(rows) * static_cast<double>(dy.cols()) *
-                                          static_cast<double>(x.cols()));
+  const PhaseTimer timer(
+      Phase::Gemm, 2 * static_cast<double>(rows) * static_cast<double>(dy.cols()) * static_cast<double>(x.cols()));
   grouped_weight_gradient_cpu(dy.f32(), x.f32(), dy.cols(), x.cols(), ranges, segment_begin, group_begin, gradients);
 }
 

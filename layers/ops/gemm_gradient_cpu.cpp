@@ -22,11 +22,11 @@
 #define SWITCHYARD_GEMM_GRADIENT_BLOCK
 namespace switchyard {
 struct GradientBlock {
-  const float* dy;                         // [rows, n]
-  const float* x;                          // [rows, k]
-  std::int64_t n, k;                       // the weight's shape
-  std::int64_t n_begin, n_end;             // rows of the weight
-  std::int64_t panel_begin, panel_end;     // its columns, by panels
+  const float* dy;                      // [rows, n]
+  const float* x;                       // [rows, k]
+  std::int64_t n, k;                    // the weight's shape
+  std::int64_t n_begin, n_end;          // rows of the weight
+  std::int64_t panel_begin, panel_end;  // its columns, by panels
   // Rows are counted in the order of the ranges, from 0: range i begins with row range_begin[i].
   std::span<const RowRange> ranges;
   std::span<const std::int64_t> range_begin;  // [ranges + 1]
@@ -255,14 +255,14 @@ void grouped_weight_gradient_cpu(const float* dy, const float* x, std::int64_t n
                                  std::span<const std::int64_t> group_begin,
                                  std::span<const GradientSum* const> gradients) {
   using namespace gemm_layout;
-  struct Rows {  // of a group
+  struct GroupRows {
     std::span<const RowRange> ranges;
     std::vector<std::int64_t> range_begin, bounds;
   };
-  std::vector<Rows> rows_of(gradients.size());
+  std::vector<GroupRows> rows_of(gradients.size());
   std::int64_t total = 0;
   for (std::size_t g = 0; g < gradients.size(); ++g) {
-    Rows& group = rows_of[g];
+    GroupRows& group = rows_of[g];
     const std::int64_t first = segment_begin[usize(group_begin[g])];
     group.ranges = ranges.subspan(usize(first), usize(segment_begin[usize(group_begin[g + 1])] - first));
     group.range_begin.assign(1, 0);

@@ -261,7 +261,8 @@ HWY_INLINE void pack_panels(const float* HWY_RESTRICT x, std::int64_t stride, st
       for (std::int64_t k = begin; k < end; ++k) {
 #pragma GCC unroll 4
         for (int v = 0; v < panel_width; v += tile_lanes) {
-          hn::Store(hn::LoadU(d, x + k * stride + p * panel_width + v), d, out + (p * depth + first + k) * panel_width + v);
+          hn::Store(hn::LoadU(d, x + k * stride + p * panel_width + v), d,
+                    out + (p * depth + first + k) * panel_width + v);
         }
       }
     }

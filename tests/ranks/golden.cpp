@@ -44,8 +44,8 @@ void check_model(const std::string& name, const std::string& numerics, const Gro
   sets.push_back("train.numerics=" + numerics);
   Config config = config_or_throw(load_config("", sets, world.size(), DataFiles::NotNeeded));
 
-  auto exchange = make_flat_exchange(world, std::vector<Node>(usize(world.size())));
-  Model model(config, cpu_device(), *exchange);
+  ExchangeLane lane(make_flat_exchange(world, std::vector<Node>(usize(world.size()))));
+  Model model(config, cpu_device(), lane);
   for (const auto& parameter : model.parameters().here()) {
     const std::vector<float> weight = golden.array<float>("weight/" + parameter->name());
     checks.expect(isize(weight.size()) == parameter->size(), "{}: {} has another size", name, parameter->name());

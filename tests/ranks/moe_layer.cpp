@@ -148,14 +148,14 @@ void check_layer(const std::string& name, const OracleSettings& s, Numerics nume
     }
   }
 
-  auto exchange = make_flat_exchange(world, node_of);
+  ExchangeLane lane(make_flat_exchange(world, node_of));
   std::optional<FeedForward> shared;
   if (s.shared_inner > 0) shared.emplace(std::span(&weights.shared, 1), s.activation);
   const RouterSettings settings{
       .experts = s.experts, .top_k = s.top_k, .renormalise = s.renormalise, .aux_loss = s.aux_loss, .z_loss = s.z_loss};
   MoeLayer layer(Router(*weights.router, settings),
                  Experts(before.local(world.rank()), weights_before.experts, s.activation), std::move(shared), before,
-                 *exchange, numerics);
+                 lane, numerics);
   if (moved) layer.place(placement, Experts(placement.local(world.rank()), weights.experts, s.activation));
   const std::vector<FeedForwardWeights>& experts = moved ? weights.experts : weights_before.experts;
 

@@ -33,7 +33,7 @@ warmup_steps = 4
 eval_sequences = 5
 """
 # What depends on the clock: also at which step a save that goes on beside the training comes to its end.
-TIMES = {"tokens_per_s", "step_time_s", "exchange_s", "checkpoint_step", "checkpoint_bytes", "checkpoint_stall_s",
+TIMES = {"tokens_per_s", "step_time_s", "exchange_s", "exchange_hidden", "checkpoint_step", "checkpoint_bytes", "checkpoint_stall_s",
          "checkpoint_write_s"}
 
 

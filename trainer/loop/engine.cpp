@@ -105,7 +105,7 @@ double LayerLoad::drop_rate() const {
 Engine::Engine(const Config& config, Layout& layout, Device& device)
     : config_(config),
       layout_(layout),
-      model_(config, device, layout.exchange()),
+      model_(config, device, layout.lane()),
       optimizer_(model_.parameters(), make_copy_sets(model_.parameters(), layout.world(), layout.replicas()),
                  config.parallel.zero, device) {
   const std::int64_t tokens = config.train.micro_batch * config.model.seq_len;
@@ -263,7 +263,8 @@ std::uint64_t Engine::digest() {
 
 std::vector<Engine::Writers> Engine::writers() {
   // Replicated tensors are written whole, spread over the ranks by their bytes beside the experts that those write.
-  // Moments that are split are written by those who have them: of experts by all owners alike, of the rest by all ranks.
+  // Moments that are split are written by those who have them: of experts by all owners alike, of the rest by all
+  // ranks.
   const bool split = config_.parallel.zero == 1;
   const int groups = layout_.grid().groups();
   const auto& specs = model_.parameters().specs();

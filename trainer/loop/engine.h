@@ -69,8 +69,8 @@ class Engine {
   Bytes optimizer_size() const { return optimizer_.state_size(); }  // of its moments on this rank
   // Values were loaded: what was derived from them is made anew.
   void touch();
-  // Seconds that this rank has spent in the exchange since the last call.
-  double take_exchange_seconds() { return layout_.exchange().take_traffic().seconds; }
+  // The time that this rank has spent in the exchange since the last call.
+  LaneTimes take_exchange_times() { return layout_.lane().take_times(); }
 
  private:
   void read_micro_batch(std::int64_t first_sample, std::int64_t sequences, const ReadSequence& read);

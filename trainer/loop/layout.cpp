@@ -1,5 +1,7 @@
 #include "trainer/loop/layout.h"
 
+#include "trainer/loop/choose_exchange.h"
+
 namespace switchyard {
 
 Layout::Layout(const Group& world, const Config& config)
@@ -12,7 +14,9 @@ Layout::Layout(const Group& world, const Config& config)
   std::vector<Node> node_of;
   const Rank first = grid_.first_rank(grid_.group_of(world.rank()));
   for (int i = 0; i < expert_group_->size(); ++i) node_of.push_back(nodes_.node_of[usize(first.value() + i)]);
-  exchange_ = make_flat_exchange(*expert_group_, std::move(node_of));
+  ChosenExchange chosen = choose_exchange(world, *expert_group_, node_of, config);
+  lane_ = std::move(chosen.lane);
+  why_exchange_ = std::move(chosen.why);
 }
 
 Rank Layout::owner_in(int group, std::int64_t expert) const {

@@ -1,12 +1,13 @@
 // How this run is laid over ranks: nodes, the expert x data grid, the groups that act together.
 #pragma once
 
-#include "comm/exchange/exchange.h"
+#include "comm/exchange/lane.h"
 #include "comm/group/expert_replicas.h"
 #include "comm/group/topology.h"
 #include "trainer/config/config.h"
 
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace switchyard {
@@ -20,7 +21,8 @@ class Layout {
   const NodeMap& nodes() const { return nodes_; }
   const Grid& grid() const { return grid_; }
   const Group& expert_group() const { return *expert_group_; }
-  Exchange& exchange() { return *exchange_; }
+  ExchangeLane& lane() { return *lane_; }
+  const std::string& why_exchange() const { return why_exchange_; }  // see ChosenExchange
   const std::vector<ReplicaGroup>& replicas() const { return replicas_; }
 
   // The rank of an expert group that holds expert e.
@@ -34,7 +36,8 @@ class Layout {
   NodeMap nodes_;
   Grid grid_;
   std::unique_ptr<Group> expert_group_;
-  std::unique_ptr<Exchange> exchange_;
+  std::unique_ptr<ExchangeLane> lane_;
+  std::string why_exchange_;
   std::vector<ReplicaGroup> replicas_;
 };
 

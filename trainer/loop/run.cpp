@@ -140,7 +140,8 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.expert_groups = layout.grid().groups();
   banner.zero = config.parallel.zero;
   banner.device = config.device;
-  banner.exchange = layout.exchange().name();
+  banner.exchange = layout.lane().name();
+  banner.why_exchange = layout.why_exchange();
   banner.numerics = config.train.numerics == Numerics::Reproducible ? "reproducible" : "fast";
   banner.d_model = config.model.d_model;
   banner.layers = config.model.layers;
@@ -175,7 +176,7 @@ constexpr const char* not_finite = "not finite";
 constexpr const char* loss_spike = "loss spike";
 
 StepMetrics metrics_of(const StepReport& report, const RunState& state, const std::string& skip, double seconds,
-                       double exchange_seconds) {
+                       const LaneTimes& exchange) {
   StepMetrics metrics;
   metrics.step = state.step;
   metrics.tokens = state.tokens;
@@ -187,7 +188,8 @@ StepMetrics metrics_of(const StepReport& report, const RunState& state, const st
   metrics.grad_norm = skip == not_finite ? std::numeric_limits<double>::quiet_NaN() : report.grad_norm;
   metrics.tokens_per_s = static_cast<double>(report.tokens) / seconds;
   metrics.step_time_s = seconds;
-  metrics.exchange_s = exchange_seconds;
+  metrics.exchange_s = exchange.busy;
+  metrics.exchange_hidden = exchange.busy > 0 ? exchange.hidden() / exchange.busy : 0;
   metrics.skipped = state.skipped;
   metrics.skip = skip;
   for (const LayerLoad& layer : report.layers) {
@@ -302,7 +304,7 @@ class Run {
         const Evaluation evaluation = evaluate(engine_, *data_.valid, config_.train.eval_sequences);
         metrics.valid_loss = evaluation.loss;
         metrics.valid_bits_per_byte = evaluation.bits_per_byte;
-        engine_.take_exchange_seconds();  // the evaluation's, which belongs to no step
+        engine_.take_exchange_times();  // the evaluation's, which belongs to no step
         longest_evaluation_s_ = std::max(longest_evaluation_s_, seconds_since(start));
       }
       collectively(world_, "writing metrics", [&] {
@@ -391,7 +393,7 @@ class Run {
     state_.tokens += report.tokens;
     mine.step_s = seconds_since(start);
     mine.busy_s = mine.step_s - (waited_seconds() - waited_before);
-    metrics = metrics_of(report, state_, skip, mine.step_s, engine_.take_exchange_seconds());
+    metrics = metrics_of(report, state_, skip, mine.step_s, engine_.take_exchange_times());
   }
 
   std::int64_t bad_in_a_row() const { return state_.not_finite_in_a_row + state_.spikes_in_a_row; }

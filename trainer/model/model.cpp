@@ -34,9 +34,9 @@ FeedForward make_dense(const ParameterList& parameters, const ModelConfig& model
   return {std::span(&weights, 1), activation_of(model)};
 }
 
-MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, Exchange& exchange) {
-  const Placement placement(config.moe.experts, exchange.group().size());
-  const std::vector<std::int32_t>& local = placement.local(exchange.group().rank());
+MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, ExchangeLane& lane) {
+  const Placement placement(config.moe.experts, lane.group().size());
+  const std::vector<std::int32_t>& local = placement.local(lane.group().rank());
   std::vector<FeedForwardWeights> experts;
   for (const std::int32_t e : local) {
     const std::string expert = fmt::format("{}experts.{}.", layer, e);
@@ -57,16 +57,16 @@ MoeLayer make_moe(const ParameterList& parameters, const Config& config, const s
           Experts(local, experts, activation_of(config.model)),
           std::move(shared),
           placement,
-          exchange,
+          lane,
           config.train.numerics};
 }
 
-Block make_block(const ParameterList& parameters, const Config& config, std::int64_t index, Exchange& exchange) {
+Block make_block(const ParameterList& parameters, const Config& config, std::int64_t index, ExchangeLane& lane) {
   const std::string layer = fmt::format("layers.{}.", index);
   const std::string attention = layer + "self_attn.";
   std::variant<FeedForward, MoeLayer> feed =
       is_moe_layer(config, index)
-          ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, exchange))
+          ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, lane))
           : std::variant<FeedForward, MoeLayer>(make_dense(parameters, config.model, layer + "mlp"));
   return {make_norm(parameters, config.model, layer + "input_layernorm"),
           AttentionLayer(parameters.at(attention + "q_proj.weight"), parameters.at(attention + "k_proj.weight"),
@@ -77,15 +77,15 @@ Block make_block(const ParameterList& parameters, const Config& config, std::int
 
 }  // namespace
 
-Model::Model(const Config& config, Device& device, Exchange& exchange)
+Model::Model(const Config& config, Device& device, ExchangeLane& lane)
     : config_(config),
       device_(&device),
-      exchange_(&exchange),
+      lane_(&lane),
       parameters_(
           device, config.train.numerics, make_catalogue(config),
-          [&, placement = Placement(config.moe.experts, exchange.group().size())](const ParameterSpec& spec) {
+          [&, placement = Placement(config.moe.experts, lane.group().size())](const ParameterSpec& spec) {
             if (spec.owner.replicated()) return true;
-            return placement.owners(spec.owner.expert).front() == exchange.group().rank();
+            return placement.owners(spec.owner.expert).front() == lane.group().rank();
           },
           config.train.seed),
       final_norm_(make_norm(parameters_, config.model, "norm")),
@@ -93,7 +93,7 @@ Model::Model(const Config& config, Device& device, Exchange& exchange)
       activations_(device),
       scratch_(device) {
   for (std::int64_t l = 0; l < config.model.layers; ++l) {
-    blocks_.push_back(make_block(parameters_, config, l, exchange));
+    blocks_.push_back(make_block(parameters_, config, l, lane));
     if (blocks_.back().is_moe()) moe_layers_.push_back(l);
   }
   const std::int64_t micro_batches = config.train.global_batch / config.train.micro_batch;
@@ -205,7 +205,7 @@ Tensor Model::copy_to_device(std::span<const std::int32_t> values) {
 }
 
 void Model::decode(std::span<const std::int32_t> tokens, std::int64_t past, std::span<float> logits) {
-  require(exchange_->group().size() == 1, "generation runs on one rank; this group has {}", exchange_->group().size());
+  require(lane_->group().size() == 1, "generation runs on one rank; this group has {}", lane_->group().size());
   const ModelConfig& model = config_.model;
   const std::int64_t count = isize(tokens.size());
   require(past + count <= model.seq_len, "{} tokens after {} are beyond the model's {} positions", count, past,

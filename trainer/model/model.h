@@ -5,7 +5,7 @@
 // sequences (law 5).
 #pragma once
 
-#include "comm/exchange/exchange.h"
+#include "comm/exchange/lane.h"
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
 #include "trainer/model/block.h"
@@ -32,7 +32,7 @@ struct MicroBatchReport {
 class Model {
  public:
   // The experts of this rank of the exchange's group, and all replicated parameters, initialised from the seed.
-  Model(const Config& config, Device& device, Exchange& exchange);
+  Model(const Config& config, Device& device, ExchangeLane& lane);
 
   ParameterList& parameters() { return parameters_; }
   // Layer numbers of the mixtures, in order: what MicroBatchReport::moe is indexed by.
@@ -58,7 +58,7 @@ class Model {
 
   Config config_;
   Device* device_;
-  Exchange* exchange_;
+  ExchangeLane* lane_;
   ParameterList parameters_;
   std::vector<Block> blocks_;
   std::vector<std::int64_t> moe_layers_;

@@ -44,8 +44,13 @@ std::string mixture(const Banner& banner) {
                                  plural(banner.experts, "expert"), banner.top_k);
   if (banner.shared_experts > 0) text += fmt::format(" and {} shared", banner.shared_experts);
   text += banner.capacity_factor == 0 ? ", dropless" : fmt::format(", capacity factor {}", banner.capacity_factor);
-  return fmt::format("{}; {} x {} grid (ranks that share the experts x copies), {} exchange", text, banner.expert_size,
-                     banner.expert_groups, banner.exchange);
+  return fmt::format("{}; {} x {} grid (ranks that share the experts x copies)", text, banner.expert_size,
+                     banner.expert_groups);
+}
+
+std::string exchange(const Banner& banner) {
+  return banner.why_exchange.empty() ? banner.exchange
+                                     : fmt::format("{} (picked: {})", banner.exchange, banner.why_exchange);
 }
 
 std::string parameters(const Banner& banner) {
@@ -87,6 +92,7 @@ std::string format_banner(const Banner& banner, bool colour) {
   line("layout", places(banner));
   line("model", model(banner));
   line("mixture", mixture(banner));
+  if (banner.mixture_layers > 0) line("exchange", exchange(banner));
   line("parameters", parameters(banner));
   line("data", fmt::format("{}, {} tokens", banner.data, count_text(static_cast<double>(banner.train_tokens))));
   line("training", training(banner));

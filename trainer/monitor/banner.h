@@ -21,6 +21,7 @@ struct Banner {
   std::int64_t zero = 0;           // parallel.zero
   std::string device;              // "cpu"
   std::string exchange;            // "flat"
+  std::string why_exchange;        // why auto picked it; empty: the config said it
   std::string numerics;            // "reproducible"
 
   std::int64_t d_model = 0;

@@ -32,6 +32,7 @@ struct StepMetrics {
   double tokens_per_s = 0;
   double step_time_s = 0;
   double exchange_s = 0;
+  double exchange_hidden = 0;      // of exchange_s: the share in which this rank computed
   std::int64_t slots = 0;          // tokens of the step x top_k, over all mixture layers
   std::int64_t slots_dropped = 0;  // slots = kept + dropped (law 4)
   std::int64_t slots_kept = 0;

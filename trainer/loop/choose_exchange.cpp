@@ -1,0 +1,124 @@
+#include "trainer/loop/choose_exchange.h"
+
+#include "comm/group/agree.h"
+#include "layers/moe/placement.h"
+#include "layers/tensor/random.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <limits>
+#include <set>
+
+#include <fmt/core.h>
+
+namespace switchyard {
+namespace {
+
+LaneSettings settings_of(const Config& config) {
+  const ExchangeConfig& exchange = config.exchange;
+  LaneSettings settings;
+  settings.wire = {.dispatch = parse_wire(exchange.of(exchange.dispatch)),
+                   .combine = parse_wire(exchange.of(exchange.combine)),
+                   .dispatch_backward = parse_wire(exchange.of(exchange.dispatch_backward)),
+                   .combine_backward = parse_wire(exchange.of(exchange.combine_backward))};
+  settings.plan.chunks = static_cast<int>(exchange.chunks);
+  settings.plan.max_received_rows = config.moe.max_received_rows;
+  settings.overlap = exchange.chunks > 1 || config.moe.shared_experts > 0;
+  return settings;
+}
+
+// Rows as a micro-batch of the run has them, to experts by chance.
+class Trial {
+ public:
+  Trial(const Group& group, const Config& config) : config_(config), width_(config.model.d_model) {
+    constexpr std::int64_t most_bytes = 32 << 20;
+    rows_ = std::clamp<std::int64_t>(most_bytes / (4 * width_), 1, config.train.micro_batch * config.model.seq_len);
+    const Placement placement(config.moe.experts, group.size());
+    const Random random(config.train.seed, "trial of the exchange");
+    const auto experts = static_cast<std::uint64_t>(config.moe.experts);
+    auto next = static_cast<std::uint64_t>(group.rank().value()) << 40;
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      std::set<std::int32_t> chosen;
+      while (isize(chosen.size()) < config.moe.top_k) {
+        chosen.insert(static_cast<std::int32_t>(random.bits(next++) % experts));
+      }
+      for (const std::int32_t expert : chosen) {
+        slots_.push_back({static_cast<std::int32_t>(row), placement.owner(expert, group.rank()), expert, 1.0F});
+      }
+    }
+    values_.assign(usize(rows_ * width_), 1.0F);
+  }
+
+  std::int64_t rows() const { return rows_; }
+
+  // Plan, dispatch and combine, seconds.
+  double time(Exchange& exchange, const WireFormats& wire) {
+    exchange.group().barrier();
+    const auto start = std::chrono::steady_clock::now();
+    Plan plan = exchange.plan(rows_, slots_);
+    const PlanPiece& piece = plan.pieces.front();
+    received_.resize(usize(piece.received_rows() * width_));
+    exchange.dispatch(plan, 0, values_.data(), width_, wire.dispatch, received_.data());
+    back_.resize(values_.size());
+    if (config_.train.numerics == Numerics::Fast) {
+      exchange.combine_rows(plan, 0, received_.data(), width_, wire.combine, nullptr, back_.data(), nullptr);
+    } else {
+      slot_rows_.resize(usize(piece.received_slots() * width_));
+      exchange.combine_slots(plan, 0, slot_rows_.data(), width_, wire.combine, nullptr, back_.data(), nullptr);
+    }
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+ private:
+  const Config& config_;
+  std::int64_t width_;
+  std::int64_t rows_ = 0;
+  std::vector<Slot> slots_;
+  std::vector<float> values_, received_, slot_rows_, back_;
+};
+
+}  // namespace
+
+ChosenExchange choose_exchange(const Group& world, const Group& group, const std::vector<Node>& node_of,
+                               const Config& config) {
+  const LaneSettings settings = settings_of(config);
+  const auto lane_of = [&](std::unique_ptr<Exchange> exchange) {
+    return std::make_unique<ExchangeLane>(std::move(exchange), settings);
+  };
+  const std::string& wanted = config.parallel.exchange;
+  if (wanted == "flat") return {lane_of(make_flat_exchange(group, node_of)), ""};
+  if (wanted == "auto" && world.size() == 1) return {lane_of(make_flat_exchange(group, node_of)), "one rank"};
+
+  std::unique_ptr<Exchange> hierarchical = make_hierarchical_exchange(group, node_of);
+  if (world.any(hierarchical == nullptr)) {
+    if (wanted == "hierarchical") {
+      throw CollectiveError(ErrorKind::Usage,
+                            "parallel.exchange = \"hierarchical\" needs ranks of a node that share its memory, but "
+                            "parallel.ranks_per_node puts ranks of different hosts on one node: set it to 0 (detect), "
+                            "or use \"flat\"");
+    }
+    return {lane_of(make_flat_exchange(group, node_of)), "the ranks of a node share no memory"};
+  }
+  if (wanted == "hierarchical") return {lane_of(std::move(hierarchical)), ""};
+
+  std::unique_ptr<Exchange> flat = make_flat_exchange(group, node_of);
+  Trial trial(group, config);
+  std::array<double, 2> best;
+  best.fill(std::numeric_limits<double>::max());
+  constexpr int rounds = 4;
+  for (int round = 0; round < rounds; ++round) {
+    std::array<double, 2> times = {trial.time(*flat, settings.wire), trial.time(*hierarchical, settings.wire)};
+    world.max(times);
+    if (round == 0) continue;  // memory is taken and connections are made
+    for (std::size_t i = 0; i < best.size(); ++i) best[i] = std::min(best[i], times[i]);
+  }
+  flat->take_traffic();
+  hierarchical->take_traffic();
+  const std::string why =
+      fmt::format("{:.1f} ms against {:.1f} for {}, in a trial of {} tokens a rank", 1e3 * std::min(best[0], best[1]),
+                  1e3 * std::max(best[0], best[1]), best[0] <= best[1] ? "hierarchical" : "flat", trial.rows());
+  return {lane_of(best[0] <= best[1] ? std::move(flat) : std::move(hierarchical)), why};
+}
+
+}  // namespace switchyard
