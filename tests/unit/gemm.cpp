@@ -276,6 +276,52 @@ TEST_CASE("weight gradients are rounded chains, one a segment") {
   }
 }
 
+TEST_CASE("a segment whose rows lie in several ranges is one chain over them in order") {
+  const std::int64_t rows = 3000, n = 33, k = 70;
+  Floats dy = some_floats(rows * n, 50);
+  Floats x = some_floats(rows * k, 51);
+  const std::vector<RowRange> ranges = {{0, 5},     {40, 41}, {7, 7},       {100, 190},  {50, 60},
+                                        {200, 900}, {10, 30}, {1000, 2100}, {2500, 2700}};
+  const std::vector<std::int64_t> segments = {0, 3, 5, 5, 7, 9};  // the last one is longer than a block of k
+  const std::vector<std::int64_t> groups = {0, 2, 5};
+  const auto gathered = [&](const Floats& from, std::int64_t width, std::int64_t first, std::int64_t last) {
+    Floats result;
+    for (std::int64_t i = first; i < last; ++i) {
+      result.insert(result.end(), from.begin() + ranges[usize(i)].begin * width,
+                    from.begin() + ranges[usize(i)].end * width);
+    }
+    return result;
+  };
+  std::vector<std::vector<std::int64_t>> wanted;
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    wanted.emplace_back(usize(n * k), 0);
+    for (std::int64_t s = groups[g]; s < groups[g + 1]; ++s) {
+      const Floats dy_rows = gathered(dy, n, segments[usize(s)], segments[usize(s + 1)]);
+      const Floats x_rows = gathered(x, k, segments[usize(s)], segments[usize(s + 1)]);
+      add_chain_gradient(dy_rows, x_rows, n, k, 0, isize(dy_rows.size()) / n, 8192.0f, wanted.back());
+    }
+  }
+  on_all_machines([&] {
+    Gradient first(n * k);
+    Gradient second(n * k);
+    const std::vector<const GradientSum*> sums = {&first.sum, &second.sum};
+    grouped_weight_gradient(tensor(dy, rows, n), tensor(x, rows, k), ranges, segments, groups, sums);
+    CHECK(first.exact == wanted[0]);
+    CHECK(second.exact == wanted[1]);
+    Gradient turned(n * k);
+    const std::vector<RowRange> other_order = {{2500, 2700}, {1000, 2100}};
+    const std::vector<std::int64_t> one = {0, 2};
+    const std::vector<std::int64_t> alone = {0, 1};
+    const std::vector<const GradientSum*> turned_sum = {&turned.sum};
+    grouped_weight_gradient(tensor(dy, rows, n), tensor(x, rows, k), other_order, one, alone, turned_sum);
+    Gradient straight(n * k);
+    const std::vector<RowRange> order = {{1000, 2100}, {2500, 2700}};
+    const std::vector<const GradientSum*> straight_sum = {&straight.sum};
+    grouped_weight_gradient(tensor(dy, rows, n), tensor(x, rows, k), order, one, alone, straight_sum);
+    CHECK(turned.exact != straight.exact);  // the order is seen
+  });
+}
+
 TEST_CASE("fast gradients are the same chains, added in fp32") {
   const std::int64_t rows = 500, n = 19, k = 37;
   Floats dy = some_floats(rows * n, 40);

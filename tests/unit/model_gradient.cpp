@@ -25,7 +25,7 @@ class TinyModel {
       : group_(make_self_transport()),
         config_(make_config(std::move(more))),
         layout_(group_, config_),
-        model_(config_, cpu_device(), layout_.exchange()) {
+        model_(config_, cpu_device(), layout_.lane()) {
     const std::int64_t tokens = config_.train.micro_batch * config_.model.seq_len;
     tokens_ = random_indices(tokens, config_.model.vocab, 1);
     targets_ = random_indices(tokens, config_.model.vocab, 2);

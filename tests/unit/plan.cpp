@@ -149,8 +149,8 @@ TEST_CASE("an announcement is what the plan says, and one that no plan makes is 
     const std::int64_t rows = plan.row_begin[r + 1] - plan.row_begin[r];
     const auto part = std::span<const ReceivedSlot>(announced).subspan(
         usize(plan.slot_begin[r]), usize(plan.slot_begin[r + 1] - plan.slot_begin[r]));
-    REQUIRE_NOTHROW(check_announced(Rank(0), Rank(1), rows, part));
-    REQUIRE_NOTHROW(check_counts(Rank(0), Rank(1), {rows, isize(part.size())}));
+    REQUIRE_NOTHROW(check_announced(0, 1, rows, part));
+    REQUIRE_NOTHROW(check_counts(0, 1, {rows, isize(part.size())}));
     for (std::size_t i = 0; i < part.size(); ++i) {
       const Slot& slot = slots[usize(plan.slot_order[usize(plan.slot_begin[r]) + i])];
       REQUIRE(plan.row_index[usize(plan.row_begin[r] + part[i].row)] == slot.row);
@@ -161,7 +161,7 @@ TEST_CASE("an announcement is what the plan says, and one that no plan makes is 
 
   const auto refused = [](std::int64_t rows, const std::vector<ReceivedSlot>& wrong) {
     try {
-      check_announced(Rank(2), Rank(5), rows, wrong);
+      check_announced(2, 5, rows, wrong);
     } catch (const Error& error) {
       return std::string(error.what()).find("rank 2 announced to rank 5") == 0;
     }
@@ -175,9 +175,9 @@ TEST_CASE("an announcement is what the plan says, and one that no plan makes is 
   REQUIRE(refused(1, {{-1, 0, 0}}));
   REQUIRE_FALSE(refused(2, {{0, -7, 0}, {0, 4, 0}, {1, -9, 0}}));
   REQUIRE_FALSE(refused(0, {}));
-  REQUIRE_THROWS_AS(check_counts(Rank(0), Rank(1), {-1, 0}), Error);
-  REQUIRE_THROWS_AS(check_counts(Rank(0), Rank(1), {3, 2}), Error);
-  REQUIRE_THROWS_AS(check_counts(Rank(0), Rank(1), {0, 2}), Error);
+  REQUIRE_THROWS_AS(check_counts(0, 1, {-1, 0}), Error);
+  REQUIRE_THROWS_AS(check_counts(0, 1, {3, 2}), Error);
+  REQUIRE_THROWS_AS(check_counts(0, 1, {0, 2}), Error);
 }
 
 }  // namespace switchyard
