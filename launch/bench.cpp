@@ -1,6 +1,7 @@
 #include "launch/bench.h"
 
 #include "launch/bench_checkpoint.h"
+#include "launch/bench_exchange.h"
 #include "launch/bench_gemm.h"
 #include "launch/bench_step.h"
 
@@ -42,6 +43,7 @@ void add_bench(CLI::App& parent, Run& run) {
   bench->require_subcommand(1);
   add_bench_gemm(*bench, run);
   add_bench_step(*bench, run);
+  add_bench_exchange(*bench, run);
   add_bench_checkpoint(*bench, run);
 }
 

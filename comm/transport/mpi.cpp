@@ -217,6 +217,26 @@ class MpiSharedMemory final : public SharedMemory {
   Bytes size_;
 };
 
+struct DatatypeTraits {
+  using Value = MPI_Datatype;
+  static Value none() { return MPI_DATATYPE_NULL; }
+  static void release(Value type) noexcept { MPI_Type_free(&type); }
+};
+
+// Counts as MPI wants them, and where each rank's rows begin.
+struct RowCounts {
+  explicit RowCounts(std::span<const std::int64_t> of) {
+    for (const std::int64_t count : of) {
+      counts.push_back(checked_int(count, "the rows for a rank"));
+      begins.push_back(checked_int(total, "the rows for the ranks before"));
+      total += count;
+    }
+  }
+  std::vector<int> counts;
+  std::vector<int> begins;
+  std::int64_t total = 0;
+};
+
 class MpiTransport final : public Transport {
  public:
   MpiTransport(Communicator communicator, Bytes largest_message)
@@ -249,6 +269,24 @@ class MpiTransport final : public Transport {
     const int count = checked_int(per_rank, "all_to_all's values per rank");
     const Waiting waiting("MPI_Alltoall", size_, per_rank * size_ * size_of(DType::I64));
     check_collective(MPI_Alltoall(values, count, MPI_INT64_T, result, count, MPI_INT64_T, comm()), "MPI_Alltoall");
+  }
+
+  void all_to_all_rows(const void* rows, std::span<const std::int64_t> counts, void* received,
+                       std::span<const std::int64_t> received_counts, Bytes row) override {
+    require(isize(counts.size()) == size_ && isize(received_counts.size()) == size_,
+            "all_to_all_rows over {} ranks was given the counts of {} and {}", size_, counts.size(),
+            received_counts.size());
+    MPI_Datatype type = MPI_DATATYPE_NULL;  // so that MPI counts rows, of which there may be 2^31
+    check_mpi(MPI_Type_contiguous(checked_int(row.value(), "the size of a row"), MPI_BYTE, &type),
+              "MPI_Type_contiguous");
+    const Handle<DatatypeTraits> row_type(type);
+    check_mpi(MPI_Type_commit(&type), "MPI_Type_commit");
+    const RowCounts out(counts);
+    const RowCounts in(received_counts);
+    const Waiting waiting("MPI_Alltoallv", size_, out.total * row.value());
+    check_collective(MPI_Alltoallv(rows, out.counts.data(), out.begins.data(), type, received, in.counts.data(),
+                                   in.begins.data(), type, comm()),
+                     "MPI_Alltoallv");
   }
 
   void all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op) override {

@@ -49,6 +49,11 @@ class SelfTransport final : public Transport {
   void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) override {
     std::copy_n(values, per_rank, result);
   }
+  void all_to_all_rows(const void* rows, std::span<const std::int64_t> counts, void* received,
+                       std::span<const std::int64_t> received_counts, Bytes row) override {
+    require(counts[0] == received_counts[0], "{} rows to oneself are received as {}", counts[0], received_counts[0]);
+    if (counts[0] > 0) std::memcpy(received, rows, usize(counts[0] * row.value()));
+  }
   void all_reduce(void*, std::int64_t, DType, ReduceOp) override {}
   void reduce_scatter(const void* in, void* out, std::int64_t per_rank, DType dtype, ReduceOp) override {
     if (per_rank > 0) std::memcpy(out, in, usize(per_rank * size_of(dtype)));

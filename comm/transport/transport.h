@@ -64,6 +64,9 @@ class Transport {
   virtual std::unique_ptr<Messages> start(std::span<const SendPart> sends, std::span<const ReceivePart> receives) = 0;
   // values: [per_rank * size()] -> result: [per_rank * size()], block r to and from rank r.
   virtual void all_to_all(const std::int64_t* values, std::int64_t* result, std::int64_t per_rank) = 0;
+  // MPI_Alltoallv: rows of `row` bytes, counts[r] of them to rank r, one rank's after the other's, to themselves too.
+  virtual void all_to_all_rows(const void* rows, std::span<const std::int64_t> counts, void* received,
+                               std::span<const std::int64_t> received_counts, Bytes row) = 0;
   // In place. F32, F64, I32, I64, U8, U64. Integer sums are exact in any order; float sums are not.
   virtual void all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op) = 0;
   // in: [size() * per_rank], block r for rank r -> out: [per_rank], this rank's block reduced over all ranks. Types and

@@ -65,6 +65,28 @@ void collectives(Transport& t, Checks& checks) {
     for (int i = 0; i < 3; ++i) checks.expect(result[usize(3 * r + i)] == stamp(r, me, i), "all_to_all from {}", r);
   }
 
+  struct Row {
+    std::int32_t stamps[3];
+  };
+  std::vector<std::int64_t> counts;
+  std::vector<std::int64_t> received_counts;
+  std::vector<Row> rows;
+  for (int r = 0; r < n; ++r) {
+    counts.push_back(length(me, r));
+    received_counts.push_back(length(r, me));
+    for (std::int64_t i = 0; i < length(me, r); ++i) rows.push_back({{stamp(me, r, i), -1, stamp(r, me, i)}});
+  }
+  std::vector<Row> received(usize(std::accumulate(received_counts.begin(), received_counts.end(), std::int64_t{0})));
+  t.all_to_all_rows(rows.data(), counts, received.data(), received_counts, Bytes(sizeof(Row)));
+  std::size_t next = 0;
+  for (int r = 0; r < n; ++r) {
+    for (std::int64_t i = 0; i < length(r, me); ++i) {
+      const Row& row = received[next++];
+      checks.expect(row.stamps[0] == stamp(r, me, i) && row.stamps[1] == -1 && row.stamps[2] == stamp(me, r, i),
+                    "all_to_all_rows: row {} from rank {}", i, r);
+    }
+  }
+
   constexpr std::int64_t count = 1001;
   std::vector<std::int64_t> sums(count);
   std::vector<float> most(count);
