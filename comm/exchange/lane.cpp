@@ -17,10 +17,13 @@ ExchangeLane::ExchangeLane(std::unique_ptr<Exchange> exchange, const LaneSetting
   }
 }
 
-ExchangeLane::~ExchangeLane() = default;
+// Where this rank fails while rows travel, the others' may never come.
+ExchangeLane::~ExchangeLane() {
+  abandoned_ = true;
+}
 
 void ExchangeLane::carry(const std::stop_token& stop) {
-  const Patience patience(hurried_);
+  const Patience patience(hurried_, abandoned_);
   omp_set_num_threads(1);  // the cores belong to the computation
   std::unique_lock lock(mutex_);
   while (wake_.wait(lock, stop, [this] { return !queue_.empty(); })) {

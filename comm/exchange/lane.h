@@ -76,7 +76,8 @@ class ExchangeLane {
   double waited_ = 0;
 
   Ticket posted_ = 0;
-  std::atomic<bool> hurried_ = false;
+  std::atomic<bool> hurried_ = false;    // somebody waits for the lane
+  std::atomic<bool> abandoned_ = false;  // nobody ever will: the job ends
   std::mutex mutex_;  // of what follows
   std::condition_variable_any wake_;
   std::deque<std::function<void()>> queue_;

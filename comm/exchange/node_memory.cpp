@@ -20,7 +20,10 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free);  // and so it wo
 NodeMemory::NodeMemory(const Group& node, int marks)
     : node_(node),
       marks_(marks + 1),  // the last one: operations that the rank has ended
-      marks_memory_(node.transport().share(Bytes(marks_ * isize(sizeof(std::uint64_t))))) {}
+      marks_memory_(node.transport().share(Bytes(marks_ * isize(sizeof(std::uint64_t))))) {
+  for (int mark = 0; is_shared() && mark < marks_; ++mark) mark_of(node_.rank().value(), mark) = 0;
+  node_.barrier();  // nobody reads before all are zero
+}
 
 std::atomic<std::uint64_t>& NodeMemory::mark_of(int local, int mark) const {
   return reinterpret_cast<std::atomic<std::uint64_t>*>(marks_memory_->of(Rank(local)))[mark];

@@ -46,7 +46,9 @@ std::string place() {
   const std::int64_t step = progress_step();
   const char* phase = progress_phase();
   const std::string where = step < 0 ? "before the first step" : fmt::format("at step {}", step);
-  return *phase == '\0' ? where : fmt::format("{} ({})", where, phase);
+  if (*phase == '\0') return where;
+  return progress_layer() < 0 ? fmt::format("{} ({})", where, phase)
+                              : fmt::format("{} ({}, layer {})", where, phase, progress_layer());
 }
 
 }  // namespace

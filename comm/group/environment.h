@@ -22,7 +22,7 @@ LaunchedAs launched_as();
 
 class Environment {
  public:
-  // MPI_Init_thread with MPI_THREAD_FUNNELED or better; throws Error(Runtime) naming what was provided where it is
+  // MPI_Init_thread with MPI_THREAD_SERIALIZED or better; throws Error(Runtime) naming what was provided where it is
   // less, and where there is an Environment already. largest_message: what goes into one MPI call at most; larger
   // messages are split (MPI's counts are 32-bit; tests set it low to walk that path).
   explicit Environment(Bytes largest_message = Bytes(1 << 30));
@@ -49,7 +49,7 @@ std::int64_t progress_layer();
 // How often any of these has been set: a sign of life.
 std::int64_t progress_changes();
 
-// For the one catch in main: writes "rank 2 on HOST failed at step 17 (exchange): CAUSE" to stderr and ends the job on
+// For the one catch in main: writes "rank 2 on HOST failed at step 17 (exchange, layer 3): CAUSE" to stderr and ends the job on
 // all ranks with `exit_code` (MPI_Abort where MPI is up, exit otherwise). `everywhere`: every rank throws this same
 // error (it came out of collectively()), so only rank 0 speaks and all leave in good order.
 [[noreturn]] void end_job(const std::string& cause, int exit_code, bool everywhere);

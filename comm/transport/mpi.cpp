@@ -443,8 +443,6 @@ class MpiTransport final : public Transport {
       check_mpi(MPI_Win_shared_query(made, r, &length, &unit, &part), "MPI_Win_shared_query");
       parts.push_back(static_cast<std::byte*>(part));
     }
-    if (size > 0) std::memset(mine, 0, usize(size));
-    barrier();  // nobody reads before all are zero
     return std::make_unique<MpiSharedMemory>(std::move(window), std::move(parts), Bytes(size));
   }
 

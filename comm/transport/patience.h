@@ -7,16 +7,19 @@
 
 namespace switchyard {
 
-// For this thread, as long as the object lives: naps wherever `hurried` is false.
+// For this thread, as long as the object lives: naps wherever `hurried` is false, and gives up where `abandoned` is
+// true.
 class Patience {
  public:
-  explicit Patience(const std::atomic<bool>& hurried);
+  Patience(const std::atomic<bool>& hurried, const std::atomic<bool>& abandoned);
   ~Patience();
   Patience(const Patience&) = delete;
   Patience& operator=(const Patience&) = delete;
 };
 
-bool is_patient();       // does this thread nap now?
-void pause_in_a_wait();  // between two questions: a nap, or only an offer of the core to others
+bool is_patient();  // has this thread a Patience? Then it asks, and does not leave the asking to MPI.
+// Between two questions: a nap, or only an offer of the core to others. Throws Error(Runtime) where the wait is to be
+// given up.
+void pause_in_a_wait();
 
 }  // namespace switchyard

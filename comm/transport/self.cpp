@@ -18,7 +18,7 @@ class NoMessages final : public Messages {
 
 class OwnMemory final : public SharedMemory {
  public:
-  explicit OwnMemory(Bytes size) : memory_(cpu_device(), size) { memory_.zero(); }
+  explicit OwnMemory(Bytes size) : memory_(cpu_device(), size) {}
   std::byte* of(Rank) const override { return static_cast<std::byte*>(memory_.data()); }
   Bytes size() const override { return memory_.size(); }
 

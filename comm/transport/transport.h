@@ -83,8 +83,8 @@ class Transport {
   virtual std::unique_ptr<Transport> split(int color, int key) = 0;
   // The ranks that share this host's memory, collective.
   virtual std::unique_ptr<Transport> split_by_node() = 0;
-  // `each` bytes of every rank, zero, 64-byte aligned. Collective; nullptr, on all ranks alike, where they do not all
-  // share one host's memory. Throws Error(Runtime) where the host has not so much to share.
+  // `each` bytes of every rank, 64-byte aligned, contents undefined. Collective; nullptr, on all ranks alike, where
+  // they do not all share one host's memory. Throws Error(Runtime) where the host has not so much to share.
   virtual std::unique_ptr<SharedMemory> share(Bytes each) = 0;
 };
 

@@ -54,6 +54,7 @@ Banner banner() {
   b.ranks_on = {3, 1};
   b.device = "cpu";
   b.exchange = "flat";
+  b.why_exchange = "one rank";
   b.numerics = "reproducible";
   b.layers = b.mixture_layers = 4;
   b.experts = 8;
@@ -143,7 +144,7 @@ TEST_CASE("the banner says what runs where") {
   const std::string text = format_banner(banner(), false);
   for (const char* part :
        {"4 ranks on 2 nodes (north: 3, south: 1)", "12.3M in all, 4.56M active", "8 experts, top 2, dropless",
-        "4 x 1 grid", "192 MiB a rank predicted (weights 64 MiB, gradients 128 MiB)", "flat exchange",
+        "4 x 1 grid", "192 MiB a rank predicted (weights 64 MiB, gradients 128 MiB)", "exchange    flat (picked: one rank)",
         "reproducible numerics on cpu"}) {
     CHECK_THAT(text, Catch::Contains(part));
   }
