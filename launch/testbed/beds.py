@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import sys
 import time
@@ -99,15 +100,16 @@ class Bed:
         raise Refusal(f"there is no host '{name}' in the bed '{self.name}': {names}")
 
     @contextlib.contextmanager
-    def lock(self):
-        """One `up` or `down` at a time; a keeper that makes its bed ready holds it too, and longer than a killed `up`."""
+    def lock(self, shared=False):
+        """One `up` or `down` at a time; a keeper that makes its bed ready holds it too, and longer than a killed `up`.
+        shared: for a process that is about to be at the switch, and must not come there when it has been cleared."""
         file = None
         try:
             for attempt in range(300):
                 home(make=True)
                 file = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 with contextlib.suppress(BlockingIOError, FileNotFoundError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                     if os.fstat(file).st_ino == os.stat(self.lock_file).st_ino:  # not removed since, by a `down`
                         break
                 os.close(file)
@@ -142,3 +144,16 @@ def processes_in(kind, name, besides=()):
     """The processes in a namespace of that kind ("net", "pid"), as kernel.namespace() names it."""
     return [int(entry) for entry in os.listdir("/proc")
             if entry.isdigit() and int(entry) not in besides and kernel.namespace(entry, kind) == name]
+
+
+def clear_switch(state):
+    """Ends what runs at the switch, whose network would stay with it."""
+    def there():
+        return processes_in("net", state["switch_net"], {state["keeper"]["pid"]})
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in there():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+        end = time.monotonic() + 5
+        while there() and time.monotonic() < end:
+            time.sleep(0.05)

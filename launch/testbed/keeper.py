@@ -4,13 +4,13 @@ it that the kernel kills when it goes, and with a host's first process go all th
 import contextlib
 import ipaddress
 import os
+import select
 import signal
 import socket
 import subprocess
-import sys
 
 import kernel
-from beds import Failure, Refusal
+from beds import Failure, Refusal, clear_switch
 
 SWITCH_NAME = "head"  # what the host is called on which mpirun runs, at the switch itself
 
@@ -50,8 +50,8 @@ def addresses(net, hosts):
 class Wish:
     """What `up` was asked for."""
 
-    def __init__(self, bed, hosts, rate, net, shared):
-        self.bed, self.rate, self.net, self.shared = bed, rate, net, shared
+    def __init__(self, bed, hosts, rate, net, shared, until):
+        self.bed, self.rate, self.net, self.shared, self.until = bed, rate, net, shared, until
         self.names = [f"n{i + 1}" for i in range(hosts)]
         self.addresses, self.switch, self.prefix = addresses(net, hosts)
 
@@ -107,6 +107,15 @@ def stay_alone():
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def wait_for_end_of(pid):
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    select.select([process], [], [])
+    os.close(process)
 
 
 def father_host(wish, index, order, answer):
@@ -221,5 +230,11 @@ def keep(wish, life, news):
             os.waitpid(pid, 0)
         os._exit(1)
     stay_alone()
+    if wish.until:
+        wait_for_end_of(wish.until)
+        with wish.bed.lock():
+            clear_switch(wish.bed.state)
+            wish.bed.forget()
+        os._exit(0)
     while True:
         signal.pause()

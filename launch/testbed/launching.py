@@ -126,7 +126,8 @@ def become(command, env):
 def on_switch(bed, command, ranks):
     """This process becomes `command`, at the switch."""
     env = environment(bed, ranks)
-    enter(bed.keeper(), with_user(bed, SWITCH_NAMESPACES))
+    with bed.lock(shared=True):
+        enter(bed.standing().keeper(), with_user(bed, SWITCH_NAMESPACES))
     become(command, env)
 
 
