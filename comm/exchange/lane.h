@@ -5,17 +5,11 @@
 #pragma once
 
 #include "comm/exchange/exchange.h"
+#include "comm/exchange/work_thread.h"
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
-#include <exception>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <span>
-#include <thread>
 
 namespace switchyard {
 
@@ -43,7 +37,6 @@ struct LaneTimes {    // since the last take_times(), seconds
 class ExchangeLane {
  public:
   explicit ExchangeLane(std::unique_ptr<Exchange> exchange, const LaneSettings& settings = {});
-  ~ExchangeLane();
   ExchangeLane(const ExchangeLane&) = delete;
   ExchangeLane& operator=(const ExchangeLane&) = delete;
 
@@ -53,7 +46,7 @@ class ExchangeLane {
 
   // As Exchange's. After the plan all work posted before has been done.
   Plan plan(std::int64_t rows, std::span<const Slot> slots);
-  using Ticket = std::uint64_t;
+  using Ticket = WorkThread::Ticket;
   Ticket post_dispatch(Plan& plan, std::size_t piece, const float* rows, std::int64_t width, Pass pass,
                        float* received);
   Ticket post_combine_slots(const Plan& plan, std::size_t piece, const float* slot_rows, std::int64_t width, Pass pass,
@@ -62,28 +55,16 @@ class ExchangeLane {
                            const float* scalars, float* rows, float* slot_scalars);
   // Until that work has been done; throws what it threw.
   void wait(Ticket ticket);
-  void wait_for_all() { wait(posted_); }
+  void wait_for_all() { wait(thread_.posted()); }
 
   LaneTimes take_times();
   ExchangeTraffic take_traffic();
 
  private:
-  Ticket post(std::function<void()> work);
-  void carry(const std::stop_token& stop);
-
   std::unique_ptr<Exchange> exchange_;
   LaneSettings settings_;
   double waited_ = 0;
-
-  Ticket posted_ = 0;
-  std::atomic<bool> hurried_ = false;    // somebody waits for the lane
-  std::atomic<bool> abandoned_ = false;  // nobody ever will: the job ends
-  std::mutex mutex_;  // of what follows
-  std::condition_variable_any wake_;
-  std::deque<std::function<void()>> queue_;
-  Ticket done_ = 0;
-  std::exception_ptr failure_;
-  std::jthread thread_;  // the last, so that it ends first
+  WorkThread thread_;  // the last, so that it ends first
 };
 
 }  // namespace switchyard

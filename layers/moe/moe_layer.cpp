@@ -149,6 +149,7 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
 void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
   const std::int64_t width = dy.dim(1);
   Plan& plan = saved.plan;
+  set_progress(progress_step(), "exchange (backward)");
   std::vector<PieceRows> rows;
   std::vector<Tensor> dreceived_weight;
   std::vector<ExchangeLane::Ticket> dispatched;
