@@ -33,7 +33,7 @@ ExchangeLane::Ticket ExchangeLane::post_combine_slots(const Plan& plan, std::siz
                                                       std::int64_t width, Pass pass, const float* scalars, float* rows,
                                                       float* slot_scalars) {
   const Wire wire = pass == Pass::Forward ? settings_.wire.combine : settings_.wire.combine_backward;
-  return post(
+  return thread_.post(
       [=, this, &plan] { exchange_->combine_slots(plan, piece, slot_rows, width, wire, scalars, rows, slot_scalars); });
 }
 
@@ -41,7 +41,7 @@ ExchangeLane::Ticket ExchangeLane::post_combine_rows(const Plan& plan, std::size
                                                      std::int64_t width, Pass pass, const float* scalars, float* rows,
                                                      float* slot_scalars) {
   const Wire wire = pass == Pass::Forward ? settings_.wire.combine : settings_.wire.combine_backward;
-  return post(
+  return thread_.post(
       [=, this, &plan] { exchange_->combine_rows(plan, piece, received, width, wire, scalars, rows, slot_scalars); });
 }
 
