@@ -18,6 +18,7 @@ struct Load {
   std::int64_t tokens = 0;          // T
   std::int64_t received_rows = 0;   // R
   std::int64_t received_slots = 0;  // S
+  bool in_rounds = false;           // R is bounded, and nothing of the experts is kept from forward to backward
 };
 
 Load load_of(const Config& config, const Grid& grid, Rank rank) {
@@ -38,6 +39,12 @@ Load load_of(const Config& config, const Grid& grid, Rank rank) {
   // A row comes once however many of its slots are here: 1 - P(none of them is).
   const double any = largest_share >= 1 ? 1.0 : 1 - std::pow(1 - largest_share, top_k);
   load.received_rows = static_cast<std::int64_t>(group_tokens * any);
+  const std::int64_t bound = config.moe.max_received_rows;
+  if (bound > 0 && load.received_rows > bound) {
+    load.in_rounds = true;
+    load.received_slots = load.received_slots * bound / load.received_rows;
+    load.received_rows = bound;
+  }
   return load;
 }
 
@@ -91,12 +98,16 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
       continue;
     }
     const std::int64_t shared = moe.shared_experts * model.d_ff;
-    kept += tokens * (moe.experts + 2 * moe.top_k + 1);                                       // the router's
-    kept += load.received_slots * (2 * width + parts * model.d_ff + 3) + load.received_rows;  // the experts'
+    kept += tokens * (moe.experts + 2 * moe.top_k + 1);  // the router's
+    const std::int64_t experts_kept = load.received_slots * (2 * width + parts * model.d_ff + 3) + load.received_rows;
+    kept += load.in_rounds ? 0 : experts_kept;
     kept += tokens * parts * shared;
+    // Partials of a sender whose rows are spread over rounds.
+    const std::int64_t carried = isize(placement.local(in_group).size()) * parts * width * model.d_ff;
     const std::int64_t backward = tokens * width + load.received_rows * width +
                                   load.received_slots * (2 * width + model.d_ff + 2) + tokens * shared;
-    most_scratch = std::max({most_scratch, attention_scratch, backward});
+    most_scratch =
+        std::max({most_scratch, attention_scratch, backward + (load.in_rounds ? experts_kept + carried : 0)});
   }
   const std::int64_t loss_scratch = cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics).value();
   plan.activations = f32 * kept + std::max(f32 * most_scratch, loss_scratch);
