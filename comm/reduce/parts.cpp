@@ -2,49 +2,13 @@
 
 #include "comm/base/error.h"
 #include "comm/device/device.h"
+#include "comm/reduce/flat_arrays.h"
 
 #include <algorithm>
 #include <cstring>
 
 namespace switchyard {
 namespace {
-
-// Several arrays as one flat range.
-template <class T>
-class FlatArrays {
- public:
-  explicit FlatArrays(std::span<const std::span<T>> arrays) : arrays_(arrays), begins_(1, 0) {
-    for (const std::span<T>& array : arrays) begins_.push_back(begins_.back() + isize(array.size()));
-  }
-
-  std::int64_t size() const { return begins_.back(); }
-  void read(Range range, T* to) const {
-    for_parts(range, [&](T* elements, std::int64_t at, std::size_t count) {
-      std::memcpy(to + at, elements, count * sizeof(T));
-    });
-  }
-  void write(Range range, const T* from) const {
-    for_parts(range, [&](T* elements, std::int64_t at, std::size_t count) {
-      std::memcpy(elements, from + at, count * sizeof(T));
-    });
-  }
-
- private:
-  // f(elements, place within the range, count) for the part of each array that lies in the range.
-  template <class F>
-  void for_parts(Range range, const F& f) const {
-    if (range.size() <= 0) return;
-    std::size_t array = usize(std::upper_bound(begins_.begin(), begins_.end(), range.begin) - begins_.begin() - 1);
-    for (std::int64_t at = range.begin; at < range.end; ++array) {
-      const std::int64_t end = std::min(begins_[array + 1], range.end);
-      if (end > at) f(arrays_[array].data() + (at - begins_[array]), at - range.begin, usize(end - at));
-      at = std::max(at, end);
-    }
-  }
-
-  std::span<const std::span<T>> arrays_;
-  std::vector<std::int64_t> begins_;  // [arrays + 1]
-};
 
 // A message holds `width` elements of each part: f(begin, width) for all of them, begin counted from the part's own.
 class Windows {

@@ -45,4 +45,20 @@ Assignment assign(const Tensor& experts, const Tensor& weights, std::int64_t exp
   return result;
 }
 
+void add_pairs(const Assignment& assignment, std::int64_t expert_count, std::span<std::int64_t> pairs) {
+  require(isize(pairs.size()) == expert_count * expert_count, "{} numbers of pairs for {} experts", pairs.size(),
+          expert_count);
+  const std::vector<AssignedSlot>& kept = assignment.kept;
+  for (std::size_t begin = 0; begin < kept.size();) {
+    std::size_t end = begin + 1;
+    while (end < kept.size() && kept[end].token == kept[begin].token) ++end;
+    for (std::size_t a = begin; a < end; ++a) {
+      for (std::size_t b = begin; b < end; ++b) {
+        if (a != b) ++pairs[usize(kept[a].expert * expert_count + kept[b].expert)];
+      }
+    }
+    begin = end;
+  }
+}
+
 }  // namespace switchyard

@@ -32,4 +32,7 @@ std::int64_t expert_capacity(std::int64_t tokens, std::int64_t top_k, std::int64
 // expert (its other weights stay as they are). experts: int32 [T, K], weights: [T, K].
 Assignment assign(const Tensor& experts, const Tensor& weights, std::int64_t expert_count, std::int64_t capacity);
 
+// pairs[a, b] += the tokens that go to both experts, of what is kept. pairs: [E, E], symmetric; its diagonal stays.
+void add_pairs(const Assignment& assignment, std::int64_t expert_count, std::span<std::int64_t> pairs);
+
 }  // namespace switchyard

@@ -27,6 +27,7 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   router_.forward(x, arena, scratch, saved.router);
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
+  if (!pairs_.empty()) add_pairs(saved.assignment, settings.experts, pairs_);
   const Rank sender = lane_->group().rank();
   std::vector<Slot> slots;
   slots.reserve(saved.assignment.kept.size());

@@ -17,8 +17,10 @@
 #include "layers/moe/placement.h"
 #include "layers/moe/router.h"
 
+#include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 namespace switchyard {
 
@@ -46,6 +48,8 @@ class MoeLayer {
   const Placement& placement() const { return placement_; }
   // Between two micro-batches, on all ranks with the same placement. experts: those that it gives this rank.
   void place(Placement placement, Experts experts);
+  // From now on: which experts tokens choose together is added to `pairs` (see add_pairs), [E, E], which outlives this.
+  void count_pairs(std::span<std::int64_t> pairs) { pairs_ = pairs; }
 
   // capacity_factor: see expert_capacity(). x, y: [T, D].
   MoeReport forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
@@ -72,6 +76,7 @@ class MoeLayer {
   Experts experts_;
   std::optional<FeedForward> shared_;
   Placement placement_;
+  std::span<std::int64_t> pairs_;  // empty: nobody wants to know
   ExchangeLane* lane_;
   Numerics numerics_;
 };

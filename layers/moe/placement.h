@@ -35,11 +35,12 @@ class Placement {
   bool operator==(const Placement&) const = default;
 
  private:
-  void choose_copies(std::span<const Node> node_of);
-
   std::vector<std::vector<Rank>> owners_;         // [experts]
   std::vector<std::vector<std::int32_t>> local_;  // [ranks]
   std::vector<Rank> copy_for_;                    // [experts, ranks]
 };
+
+// The copy that each rank uses of an expert with these owners, by Placement::owner's rule: [ranks].
+std::vector<Rank> choose_copies(std::int64_t expert, std::span<const Rank> owners, std::span<const Node> node_of);
 
 }  // namespace switchyard

@@ -7,13 +7,18 @@
 namespace switchyard {
 
 ParameterList::ParameterList(Device& device, Numerics numerics, std::vector<ParameterSpec> specs,
-                             const std::function<bool(const ParameterSpec&)>& is_here, std::uint64_t seed)
-    : specs_(std::move(specs)) {
+                             const std::function<bool(const ParameterSpec&)>& is_here, std::uint64_t seed,
+                             std::int64_t micro_batches)
+    : device_(device), numerics_(numerics), micro_batches_(micro_batches), specs_(std::move(specs)) {
   std::sort(specs_.begin(), specs_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  const auto twice =
+      std::adjacent_find(specs_.begin(), specs_.end(), [](const auto& a, const auto& b) { return a.name == b.name; });
+  require(twice == specs_.end(), "two parameters are named {}", twice == specs_.end() ? "" : twice->name);
+  by_spec_.resize(specs_.size(), nullptr);
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     const ParameterSpec& spec = specs_[i];
     if (!is_here(spec)) continue;
-    auto parameter = std::make_unique<Parameter>(device, spec.name, spec.shape, spec.owner, spec.decay, numerics);
+    auto parameter = make(spec);
     float* value = parameter->value().f32();
     if (spec.deviation > 0) {
       fill_normal(Random(seed, "init/" + spec.name), 0, parameter->size(), spec.deviation, value);
@@ -21,21 +26,52 @@ ParameterList::ParameterList(Device& device, Numerics numerics, std::vector<Para
       std::fill_n(value, parameter->size(), spec.constant);
     }
     parameter->touch();
-    const bool is_new = by_name_.emplace(spec.name, parameters_.size()).second;
-    require(is_new, "two parameters are named {}", spec.name);
+    by_spec_[i] = parameter.get();
     parameters_.push_back(std::move(parameter));
-    spec_of_.push_back(i);
   }
 }
 
+std::unique_ptr<Parameter> ParameterList::make(const ParameterSpec& spec) const {
+  auto parameter = std::make_unique<Parameter>(device_, spec.name, spec.shape, spec.owner, spec.decay, numerics_);
+  parameter->set_partials(micro_batches_ * spec.partials);
+  return parameter;
+}
+
+std::size_t ParameterList::spec_named(const std::string& name) const {
+  const auto found = std::lower_bound(specs_.begin(), specs_.end(), name,
+                                      [](const ParameterSpec& spec, const std::string& n) { return spec.name < n; });
+  return found == specs_.end() || found->name != name ? specs_.size() : usize(found - specs_.begin());
+}
+
 std::size_t ParameterList::spec_index(const Parameter& parameter) const {
-  return spec_of_[by_name_.at(parameter.name())];
+  const std::size_t spec = spec_named(parameter.name());
+  require(spec < specs_.size(), "{} is no parameter of this list", parameter.name());
+  return spec;
+}
+
+Parameter* ParameterList::find(std::size_t spec) const {
+  return by_spec_[spec];
 }
 
 Parameter& ParameterList::at(const std::string& name) const {
-  const auto found = by_name_.find(name);
-  require(found != by_name_.end(), "this rank has no parameter named {}", name);
-  return *parameters_[found->second];
+  const std::size_t spec = spec_named(name);
+  require(spec < specs_.size() && by_spec_[spec] != nullptr, "this rank has no parameter named {}", name);
+  return *by_spec_[spec];
+}
+
+Parameter& ParameterList::add(std::size_t spec) {
+  require(by_spec_[spec] == nullptr, "{} is on this rank already", specs_[spec].name);
+  auto parameter = make(specs_[spec]);
+  by_spec_[spec] = parameter.get();
+  const auto place = std::lower_bound(parameters_.begin(), parameters_.end(), parameter,
+                                      [](const auto& a, const auto& b) { return a->name() < b->name(); });
+  return **parameters_.insert(place, std::move(parameter));
+}
+
+void ParameterList::remove(std::size_t spec) {
+  require(by_spec_[spec] != nullptr, "{} is not on this rank", specs_[spec].name);
+  std::erase_if(parameters_, [&](const auto& parameter) { return parameter.get() == by_spec_[spec]; });
+  by_spec_[spec] = nullptr;
 }
 
 }  // namespace switchyard

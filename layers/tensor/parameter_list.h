@@ -1,4 +1,5 @@
-// All parameters of a model as every rank knows them (specs), and those that this rank has (list).
+// All parameters of a model as every rank knows them (specs), and those that this rank has (list). Which it has may
+// change: experts come and leave.
 #pragma once
 
 #include "layers/tensor/parameter.h"
@@ -6,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 namespace switchyard {
@@ -25,20 +25,32 @@ struct ParameterSpec {
 class ParameterList {
  public:
   // Makes the parameters of `specs` that `is_here` accepts, initialised from (seed, name, element): the same bits
-  // wherever they are made.
+  // wherever they are made. micro_batches: of a step, each of which adds its partial gradients.
   ParameterList(Device& device, Numerics numerics, std::vector<ParameterSpec> specs,
-                const std::function<bool(const ParameterSpec&)>& is_here, std::uint64_t seed);
+                const std::function<bool(const ParameterSpec&)>& is_here, std::uint64_t seed,
+                std::int64_t micro_batches = 1);
 
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   const std::vector<std::unique_ptr<Parameter>>& here() const { return parameters_; }  // in name order
   std::size_t spec_index(const Parameter& parameter) const;                            // its place among specs()
+  Parameter* find(std::size_t spec) const;       // null where this rank does not have it
   Parameter& at(const std::string& name) const;  // throws where this rank does not have it
 
+  // A parameter comes to this rank, with its value and gradient zero until they are filled; or it leaves. The places in
+  // here() change, the other Parameters stay where they are.
+  Parameter& add(std::size_t spec);
+  void remove(std::size_t spec);
+
  private:
+  std::size_t spec_named(const std::string& name) const;
+  std::unique_ptr<Parameter> make(const ParameterSpec& spec) const;
+
+  Device& device_;
+  Numerics numerics_;
+  std::int64_t micro_batches_;
   std::vector<ParameterSpec> specs_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
-  std::vector<std::size_t> spec_of_;
-  std::unordered_map<std::string, std::size_t> by_name_;  // into parameters_
+  std::vector<Parameter*> by_spec_;
 };
 
 }  // namespace switchyard

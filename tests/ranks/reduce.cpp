@@ -1,12 +1,16 @@
 // RANKS 1 2 3 4 8
-// Gradient sums over the world and over the owners of each expert, against sums worked out on one rank.
+// Gradient sums over the world and over the holders of copies, any sets of ranks, against sums worked out on one rank.
 #include "comm/group/environment.h"
-#include "comm/group/expert_replicas.h"
+#include "comm/reduce/copies.h"
 #include "comm/reduce/gradients.h"
 #include "comm/reduce/parts.h"
+#include "layers/tensor/random.h"
 #include "tests/support/check.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <type_traits>
 
 namespace switchyard::test {
 namespace {
@@ -139,40 +143,102 @@ void check_parts(const Group& world, Checks& checks) {
   }
 }
 
-// Each expert's owners add 2^rank: the sum is the set of owners.
-void check_replicas(const Group& world, Checks& checks) {
-  for (int expert_size = 1; expert_size <= world.size(); ++expert_size) {
-    for (const int experts : {1, 2, 3, 5, 8, 10, 64}) {
-      if (expert_size > experts) continue;
-      const Grid grid = make_grid(world.size(), expert_size, experts);
-      const auto replicas = make_replica_groups(world, grid, experts);
-      const int my_group = grid.group_of(world.rank());
-      int owned = 0;
-      for (const ReplicaGroup& r : replicas) {
-        std::int64_t ranks = std::int64_t{1} << world.rank().value();
-        checks.expect((r.group == nullptr) == (grid.groups() == 1), "a lone owner needs no group, others do");
-        if (r.group) r.group->sum(std::span<std::int64_t>(&ranks, 1));
-        for (int e = r.experts.first_expert; e < r.experts.end_expert; ++e) {
-          ++owned;
-          std::int64_t expected = 0;
-          for (int g = 0; g < grid.groups(); ++g) {
-            // By the definition of a balanced split, not by balanced_owner.
-            for (int m = 0; m < grid.group_size(g); ++m) {
-              const Range part = balanced_part(experts, grid.group_size(g), m);
-              if (e >= part.begin && e < part.end) expected |= std::int64_t{1} << (g * expert_size + m);
-            }
-          }
-          checks.expect(ranks == expected,
-                        "{} ranks in groups of {}, {} experts: expert {} is summed over {:b}, not {:b}", world.size(),
-                        expert_size, experts, e, ranks, expected);
-        }
-      }
-      const Range mine =
-          balanced_part(experts, grid.group_size(my_group), world.rank().value() - grid.first_rank(my_group).value());
-      checks.expect(owned == mine.size() && (owned == 0 || replicas.front().experts.first_expert == mine.begin),
-                    "{} experts are summed, {} are owned", owned, mine.size());
+// Sets of ranks that hold copies of the same arrays: any of them, one rank alone or all, several at a time.
+struct Set {
+  std::vector<Rank> holders;
+  std::vector<Range> parts;
+  std::vector<std::int64_t> sizes;  // of its arrays
+};
+
+std::vector<Set> random_sets(int ranks, std::uint64_t seed) {
+  const Random random(seed, "sets");
+  std::uint64_t at = 0;
+  const auto below = [&](std::int64_t bound) {
+    return static_cast<std::int64_t>(random.bits(at++) % static_cast<std::uint64_t>(bound));
+  };
+  std::vector<Set> sets(usize(1 + below(12)));
+  for (Set& set : sets) {
+    const std::int64_t always = below(ranks);
+    for (int r = 0; r < ranks; ++r) {
+      if (r == always || below(2) == 0) set.holders.emplace_back(r);
+    }
+    for (std::int64_t i = below(4); i >= 0; --i) set.sizes.push_back(below(3) == 0 ? below(3) : below(200));
+    const std::int64_t total = std::accumulate(set.sizes.begin(), set.sizes.end(), std::int64_t{0});
+    const int holders = static_cast<int>(set.holders.size());
+    if (below(3) > 0) {
+      set.parts = cut_at_blocks(set.sizes, 1 + below(40), holders);
+    } else {  // all of it in one holder's part
+      const std::int64_t one = below(holders);
+      for (int h = 0; h < holders; ++h) set.parts.push_back({h <= one ? 0 : total, h < one ? 0 : total});
     }
   }
+  return sets;
+}
+
+// Elements that this rank has wrong, of the sums over each set's holders and of what they then gather from each other.
+// Floats are added in the order of ranks: with numbers of such different size another order shows. culprit: a rank that
+// contributes one element wrongly.
+template <class T>
+std::int64_t differences_of_copies(const Group& world, const std::vector<Set>& sets, Bytes bucket, int culprit) {
+  const auto contribution = [&](int rank, std::size_t set, std::int64_t i) {
+    if constexpr (std::is_floating_point_v<T>) {
+      return static_cast<T>(
+          std::ldexp(static_cast<double>((rank + 3) * (i % 7 + 1)), (rank * 13 + static_cast<int>(i % 5)) % 40));
+    } else {
+      return static_cast<T>((rank + 1) * (isize(set) + 2) * (i % 11 - 5));
+    }
+  };
+  std::vector<std::vector<std::vector<T>>> values(sets.size());
+  std::vector<std::vector<std::span<T>>> spans(sets.size());
+  std::vector<HeldRange> ranges;
+  for (std::size_t s = 0; s < sets.size(); ++s) {
+    const Set& set = sets[s];
+    ranges.push_back({set.holders, set.parts});
+    if (!std::binary_search(set.holders.begin(), set.holders.end(), world.rank())) continue;
+    std::int64_t at = 0;
+    for (const std::int64_t size : set.sizes) {
+      values[s].emplace_back();
+      for (std::int64_t i = 0; i < size; ++i) values[s].back().push_back(contribution(world.rank().value(), s, at++));
+    }
+    if (world.rank().value() == culprit && at > 0) {
+      for (auto& array : values[s]) {
+        if (!array.empty()) array[0] += 1;
+      }
+    }
+    for (auto& array : values[s]) spans[s].emplace_back(array);
+  }
+  sum_to_parts(world, ranges, spans, bucket);
+  gather_from_parts(world, ranges, spans, bucket);
+  std::int64_t wrong = 0;
+  for (std::size_t s = 0; s < sets.size(); ++s) {
+    std::int64_t at = 0;
+    for (const auto& array : values[s]) {
+      for (const T got : array) {
+        T sum = contribution(sets[s].holders[0].value(), s, at);
+        for (std::size_t h = 1; h < sets[s].holders.size(); ++h) sum += contribution(sets[s].holders[h].value(), s, at);
+        wrong += got == sum ? 0 : 1;
+        ++at;
+      }
+    }
+  }
+  return wrong;
+}
+
+void check_copies(const Group& world, Checks& checks) {
+  std::int64_t seen = 0;
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    const std::vector<Set> sets = random_sets(world.size(), seed);
+    for (const std::int64_t bucket : {4, 100, 1000, 1 << 20}) {
+      checks.expect(differences_of_copies<std::int64_t>(world, sets, Bytes(bucket), -1) == 0,
+                    "int64 sums over the copies' holders, sets {}, bucket {}", seed, bucket);
+      checks.expect(differences_of_copies<float>(world, sets, Bytes(bucket), -1) == 0,
+                    "float sums over the copies' holders, sets {}, bucket {}", seed, bucket);
+    }
+    seen += differences_of_copies<std::int64_t>(world, sets, Bytes(100), world.size() - 1);
+  }
+  // Planted fault: the last rank's contributions are wrong. It may be no holder of some sets, but not of all.
+  world.sum(std::span<std::int64_t>(&seen, 1));
+  checks.expect(seen > 0, "a wrong contribution went unseen");
 }
 
 int run() {
@@ -180,7 +246,7 @@ int run() {
   Checks checks(env.world());
   check_sums(env.world(), checks);
   check_parts(env.world(), checks);
-  check_replicas(env.world(), checks);
+  check_copies(env.world(), checks);
   return checks.finish();
 }
 

@@ -35,6 +35,8 @@ eval_sequences = 5
 # What depends on the clock: also at which step a save that goes on beside the training comes to its end.
 TIMES = {"tokens_per_s", "step_time_s", "exchange_s", "exchange_hidden", "checkpoint_step", "checkpoint_bytes", "checkpoint_stall_s",
          "checkpoint_write_s"}
+# What tells where experts are: rank_load_max_over_mean of each layer, too.
+PLACES = {"moved_experts"}
 
 
 class Done:
@@ -86,10 +88,20 @@ class Runs:
             print(f"FAILED: {what}", file=sys.stderr, flush=True)
 
     def metrics(self, name):
-        """The lines of metrics.jsonl, each number as its text, without what depends on the clock."""
+        """The lines of metrics.jsonl, each number as its text, without what depends on the clock or tells of places."""
         file = self.folder / name / "metrics.jsonl"
         lines = [json.loads(line, parse_float=str) for line in file.read_text().splitlines()] if file.exists() else []
-        return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+        hidden = TIMES | PLACES
+        return [{key: value for key, value in line.items()
+                 if key not in hidden and not key.endswith("rank_load_max_over_mean")} for line in lines]
+
+    def raw(self, name):
+        """The lines of metrics.jsonl as they are."""
+        return [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
+
+    def moved(self, name):
+        """How many experts moved after each step at which the run looked at its loads."""
+        return [line["moved_experts"] for line in self.raw(name) if "moved_experts" in line]
 
     def same(self, got, wanted, what):
         """Two lists of metrics lines are the same to the last digit, and there are some."""

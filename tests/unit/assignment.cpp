@@ -77,6 +77,18 @@ TEST_CASE("slots are taken in token order, and every one is accounted for") {
   }
 }
 
+TEST_CASE("pairs of experts that tokens choose together, of what is kept") {
+  // Three tokens of two experts each; expert 1 takes one token only, so that the second goes to expert 2 alone.
+  const Assignment assignment = assign_all({0, 1, 1, 2, 0, 2}, {1, 1, 1, 1, 1, 1}, 2, 3, 1);
+  std::vector<std::int64_t> pairs(9, 10);
+  add_pairs(assignment, 3, pairs);
+  CHECK(pairs == std::vector<std::int64_t>{10, 11, 10, 11, 10, 10, 10, 10, 10});
+  std::vector<std::int64_t> all(9, 0);
+  add_pairs(assign_all({0, 1, 1, 2, 0, 2}, {1, 1, 1, 1, 1, 1}, 2, 3, 3), 3, all);
+  CHECK(all == std::vector<std::int64_t>{0, 1, 1, 1, 0, 1, 1, 1, 0});
+  CHECK_THROWS_AS(add_pairs(assignment, 2, all), Error);
+}
+
 TEST_CASE("a rank without tokens, and an expert that is not there") {
   const Assignment none = assign_all({}, {}, 2, 4, 3);
   CHECK(none.kept.empty());

@@ -190,6 +190,7 @@ std::optional<SaveOutcome> CheckpointSaver::begin(const RunState& state, std::sp
                   options_.folder.string(), to_hex(hash64(state.config_toml.data(), isize(state.config_toml.size())))));
   collectively(world_, "checking what to save", [&] { check_tensors(tensors); });
 
+  if (std::exchange(writers_changed_, false)) coverage_known_ = false;
   attempt_ = std::make_unique<Attempt>();
   Attempt& attempt = *attempt_;
   attempt.stall_s = waited;
@@ -348,7 +349,7 @@ std::optional<SaveOutcome> CheckpointSaver::poll() {
     }
     collectively(world_, "writing a checkpoint", rethrow);
     attempt.parts = world_.gather_to_root(part_to_text(attempt.files, attempt.records));
-    // Which rank writes what does not change from save to save.
+    // Which rank writes what does not change from save to save, unless that is said.
     if (!coverage_known_) attempt.left_to_others = world_.gather_to_root(list_left_to_others(attempt.tensors));
     coverage_known_ = true;
     attempt.committing = true;

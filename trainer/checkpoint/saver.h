@@ -55,6 +55,8 @@ class CheckpointSaver {
   std::optional<SaveOutcome> begin(const RunState& state, std::span<const StateTensor> tensors, SaveMode mode);
   // Not collective: returns when the tensors may be written to.
   void before_update();
+  // Not collective, but told on all ranks: from the next begin() on other ranks may have, and write, other tensors.
+  void writers_changed() { writers_changed_ = true; }
   // Collective. The outcome of the save under way, if it has come to its end.
   std::optional<SaveOutcome> poll();
   // Collective: waits for it. Nothing where none is under way.
@@ -79,6 +81,7 @@ class CheckpointSaver {
   SaveOptions options_;
   Buffer snapshot_;  // kept from save to save: a page is dear the first time
   bool coverage_known_ = false;
+  bool writers_changed_ = false;
   std::unique_ptr<Attempt> attempt_;
   checkpoint::Worker worker_;  // last: its job uses the others
 };

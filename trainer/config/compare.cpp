@@ -15,7 +15,8 @@ ChangeKind kind_of(const std::string& section, const std::string& key) {
     for (const std::string_view name : of_the_mixture) {
       if (key == name) return ChangeKind::Refused;
     }
-    return key == "max_received_rows" ? ChangeKind::Free : ChangeKind::Noted;
+    const bool of_the_layout = key == "max_received_rows" || key == "replicas" || key == "rebalance_every";
+    return of_the_layout ? ChangeKind::Free : ChangeKind::Noted;
   }
   if (section == "exchange") return key == "chunks" ? ChangeKind::Free : ChangeKind::Noted;  // wires round
   if (section == "train") {

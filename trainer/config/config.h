@@ -35,6 +35,8 @@ struct MoeConfig {
   std::int64_t shared_experts = 0;
   std::string router = "topk";         // topk
   bool renormalise = true;             // where it is not said: top_k > 1
+  std::int64_t replicas = 0;           // more copies than experts, a layer in each expert group
+  std::int64_t rebalance_every = 0;    // steps between moves of experts to even out the ranks' work; 0: never
   std::int64_t max_received_rows = 0;  // of one layer and micro-batch at a time on a rank; 0: no bound
 };
 

@@ -135,6 +135,10 @@ std::vector<ConfigKey> make_keys() {
   moe.integer("shared_experts", &X::shared_experts, at_least(0, 1 << 10), "experts that every token goes to besides");
   moe.choice("router", &X::router, {"topk"}, "how tokens choose experts");
   moe.flag("renormalise", &X::renormalise, "gate weights of a token's experts sum to 1; unless said, where top_k > 1");
+  moe.integer("replicas", &X::replicas, at_least(0, 1 << 20),
+              "more copies, of the experts that are chosen most, on other ranks of an expert group");
+  moe.integer("rebalance_every", &X::rebalance_every, at_least(0, most_count),
+              "steps after which experts move between ranks, so that each has the same work; 0: they stay");
   moe.integer("max_received_rows", &X::max_received_rows, at_least(0, most_count),
               "rows that a rank takes in at a time, the others following in more rounds; 0: no bound");
 

@@ -1,10 +1,12 @@
 #include "trainer/loop/engine.h"
 
+#include "comm/base/stopwatch.h"
 #include "comm/base/timers.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
 #include "trainer/loop/writers.h"
+#include "trainer/optim/moving.h"
 #include "trainer/optim/schedule.h"
 
 #include <algorithm>
@@ -90,6 +92,10 @@ class StepTable {
   std::vector<std::int64_t> counts_;  // [layers, experts + 2]
 };
 
+std::vector<CopySet> copy_sets(std::span<const ParameterSpec> specs, const ExpertMap& experts) {
+  return make_copy_sets(specs, experts.ranks(), [&](int layer, int expert) { return experts.owners(layer, expert); });
+}
+
 }  // namespace
 
 double LayerLoad::load_max_over_mean() const {
@@ -105,9 +111,17 @@ double LayerLoad::drop_rate() const {
 Engine::Engine(const Config& config, Layout& layout, Device& device)
     : config_(config),
       layout_(layout),
-      model_(config, device, layout.lane()),
-      optimizer_(model_.parameters(), make_copy_sets(model_.parameters(), layout.world(), layout.replicas()),
-                 config.parallel.zero, device) {
+      model_(config, device, layout.lane(), layout.experts().placements_of(layout.my_group())),
+      optimizer_(model_.parameters(), layout.world(), copy_sets(model_.parameters().specs(), layout.experts()),
+                 config.parallel.zero, device),
+      loads_(model_.moe_layers().size(), std::vector<std::int64_t>(usize(config.moe.experts), 0)) {
+  // Beyond so many experts the numbers of their pairs are too many to keep and to send.
+  constexpr std::int64_t most_experts = 1024;
+  const std::int64_t experts = config.moe.experts;
+  if (config.moe.rebalance_every > 0 && layout.nodes().nodes() > 1 && experts <= most_experts) {
+    pairs_.assign(loads_.size(), std::vector<std::int64_t>(usize(experts * experts), 0));
+    for (std::size_t l = 0; l < pairs_.size(); ++l) model_.count_pairs(l, pairs_[l]);
+  }
   const std::int64_t tokens = config.train.micro_batch * config.model.seq_len;
   tokens_.resize(usize(tokens));
   targets_.resize(usize(tokens));
@@ -163,11 +177,11 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   const double mean = 1.0 / static_cast<double>(micro_batches);
   std::vector<double> squares(specs.size(), 0.0);
   const std::vector<double> local = optimizer_.gradient_squares(mean);
-  for (std::size_t i = 0; i < local.size(); ++i) {
-    const Parameter& parameter = *model_.parameters().here()[i];
-    const Owner owner = parameter.owner();
-    const Rank speaker = owner.replicated() ? Rank(0) : layout_.writer_of(owner.expert);
-    if (speaker == world.rank()) squares[model_.parameters().spec_index(parameter)] = local[i];
+  for (const auto& parameter : model_.parameters().here()) {
+    const Owner owner = parameter->owner();
+    const Rank speaker = owner.replicated() ? Rank(0) : layout_.experts().writer_of(owner.layer, owner.expert);
+    const std::size_t spec = model_.parameters().spec_index(*parameter);
+    if (speaker == world.rank()) squares[spec] = local[spec];
   }
   world.sum(std::span<double>(squares));
   double sum = 0;
@@ -180,7 +194,10 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   report.tokens = train.global_batch * config_.model.seq_len;
   for (std::size_t l = 0; l < model_.moe_layers().size(); ++l) {
     report.layers.push_back(table.layer(isize(l), model_.moe_layers()[l]));
-    const std::int64_t slots = report.layers.back().kept + report.layers.back().dropped;
+    LayerLoad& load = report.layers.back();
+    load.rank_load_max_over_mean = layout_.experts().work_max_over_mean(l, load.chosen);
+    for (std::size_t e = 0; e < load.chosen.size(); ++e) loads_[l][e] += load.chosen[e];
+    const std::int64_t slots = load.kept + load.dropped;
     require(slots == report.tokens * config_.moe.top_k,
             "layer {}: {} slots kept or dropped, but {} tokens have {} each", report.layers.back().layer, slots,
             report.tokens, config_.moe.top_k);
@@ -199,8 +216,59 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
     const PhaseTimer gathering(Phase::Reduce);
     optimizer_.gather_values();
   }
+  if (config_.moe.rebalance_every > 0 && (step + 1) % config_.moe.rebalance_every == 0) {
+    set_progress(step + 1, "rebalancing");
+    const PhaseTimer moving(Phase::Reduce);
+    if (hooks.before_update) hooks.before_update();
+    report.rebalance = rebalance();
+  }
   optimizer_.zero_gradients();
   return report;
+}
+
+RebalanceReport Engine::rebalance() {
+  RebalanceReport report;
+  {
+    const Stopwatch stopwatch(report.seconds);
+    const ExpertMap& now = layout_.experts();
+    ExpertMap next = now;
+    for (std::size_t l = 0; l < loads_.size(); ++l) {
+      report.before = std::max(report.before, now.work_max_over_mean(l, loads_[l]));
+      std::span<std::int64_t> pairs;
+      if (!pairs_.empty()) {
+        pairs = pairs_[l];
+        layout_.world().sum(pairs);
+      }
+      next.rebalance(l, loads_[l], pairs);
+      report.after = std::max(report.after, next.work_max_over_mean(l, loads_[l]));
+      const std::int64_t moved = next.moved_from(now, l);
+      report.moved += moved;
+      report.layers += moved > 0 ? 1 : 0;
+      std::fill(loads_[l].begin(), loads_[l].end(), 0);
+      std::fill(pairs.begin(), pairs.end(), 0);
+    }
+    report.bytes = place(std::move(next)).value();
+    layout_.world().sum(std::span<std::int64_t>(&report.bytes, 1));
+  }
+  return report;
+}
+
+Bytes Engine::place(ExpertMap next) {
+  const auto sets = copy_sets(model_.parameters().specs(), next);
+  std::int64_t sent = 0;
+  for (std::size_t l = 0; l < model_.moe_layers().size(); ++l) {
+    const int layer = static_cast<int>(model_.moe_layers()[l]);
+    std::vector<CopySet> of_layer;
+    for (const CopySet& set : sets) {
+      if (set.layer == layer) of_layer.push_back(set);
+    }
+    sent += move_experts(layout_.world(), layout_.nodes().node_of, layer, std::move(of_layer), model_.parameters(),
+                         optimizer_)
+                .value();
+    model_.place(l, next.placement(l, layout_.my_group()));
+  }
+  layout_.set_experts(std::move(next));
+  return Bytes(sent);
 }
 
 double Engine::evaluate(const ReadSequence& read, std::int64_t sequences) {
@@ -266,7 +334,7 @@ std::vector<Engine::Writers> Engine::writers() {
   // Moments that are split are written by those who have them: of experts by all owners alike, of the rest by all
   // ranks.
   const bool split = config_.parallel.zero == 1;
-  const int groups = layout_.grid().groups();
+  const ExpertMap& experts = layout_.experts();
   const auto& specs = model_.parameters().specs();
   std::vector<std::int64_t> sizes;
   std::vector<std::int64_t> loads(usize(layout_.world().size()), 0);
@@ -277,10 +345,10 @@ std::vector<Engine::Writers> Engine::writers() {
       sizes.insert(sizes.end(), {bytes, moment, moment});
       continue;
     }
-    loads[usize(layout_.writer_of(spec.owner.expert).value())] += bytes + 2 * moment;
-    for (int group = 0; split && group < groups; ++group) {
-      loads[usize(layout_.owner_in(group, spec.owner.expert).value())] += 2 * bytes / groups;
-    }
+    loads[usize(experts.writer_of(spec.owner.layer, spec.owner.expert).value())] += bytes + 2 * moment;
+    if (!split) continue;
+    const std::vector<Rank> owners = experts.owners(spec.owner.layer, spec.owner.expert);
+    for (const Rank owner : owners) loads[usize(owner.value())] += 2 * bytes / isize(owners.size());
   }
   const std::vector<int> spread = spread_writers(sizes, std::move(loads));
   auto next = spread.begin();
@@ -288,7 +356,7 @@ std::vector<Engine::Writers> Engine::writers() {
   for (const ParameterSpec& spec : specs) {
     Writers& writers = result.emplace_back();
     for (Rank& writer : writers)
-      writer = spec.owner.replicated() ? Rank(*next++) : layout_.writer_of(spec.owner.expert);
+      writer = spec.owner.replicated() ? Rank(*next++) : experts.writer_of(spec.owner.layer, spec.owner.expert);
   }
   return result;
 }
@@ -309,7 +377,7 @@ std::vector<StateTensor> Engine::state() {
     tensors.back().write = writes(*parameter, StateKind::Weight);
   }
   for (const Optimizer::State& state : optimizer_.states()) {
-    const Parameter& parameter = *parameters.here()[state.piece.parameter];
+    const Parameter& parameter = *parameters.find(state.piece.parameter);
     for (const StateKind kind : {StateKind::Moment1, StateKind::Moment2}) {
       float* const data = kind == StateKind::Moment1 ? state.first_moment() : state.second_moment();
       tensors.push_back(tensor(parameter, kind, data));

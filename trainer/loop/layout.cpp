@@ -6,25 +6,16 @@ namespace switchyard {
 
 Layout::Layout(const Group& world, const Config& config)
     : world_(world),
-      experts_(config.moe.experts),
       nodes_(find_nodes(world, static_cast<int>(config.parallel.ranks_per_node))),
       grid_(make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts))),
-      expert_group_(world.split(grid_.group_of(world.rank()), world.rank().value())),
-      replicas_(make_replica_groups(world, grid_, static_cast<int>(config.moe.experts))) {
+      experts_(grid_, nodes_.node_of, config),
+      expert_group_(world.split(grid_.group_of(world.rank()), world.rank().value())) {
   std::vector<Node> node_of;
   const Rank first = grid_.first_rank(grid_.group_of(world.rank()));
   for (int i = 0; i < expert_group_->size(); ++i) node_of.push_back(nodes_.node_of[usize(first.value() + i)]);
   ChosenExchange chosen = choose_exchange(world, *expert_group_, node_of, config);
   lane_ = std::move(chosen.lane);
   why_exchange_ = std::move(chosen.why);
-}
-
-Rank Layout::owner_in(int group, std::int64_t expert) const {
-  return Rank(grid_.first_rank(group).value() + balanced_owner(experts_, grid_.group_size(group), expert));
-}
-
-Rank Layout::writer_of(std::int64_t expert) const {
-  return owner_in(static_cast<int>(expert % grid_.groups()), expert);
 }
 
 }  // namespace switchyard

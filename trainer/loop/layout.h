@@ -2,12 +2,13 @@
 #pragma once
 
 #include "comm/exchange/lane.h"
-#include "comm/group/expert_replicas.h"
 #include "comm/group/topology.h"
 #include "trainer/config/config.h"
+#include "trainer/loop/expert_map.h"
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace switchyard {
@@ -23,22 +24,19 @@ class Layout {
   const Group& expert_group() const { return *expert_group_; }
   ExchangeLane& lane() { return *lane_; }
   const std::string& why_exchange() const { return why_exchange_; }  // see ChosenExchange
-  const std::vector<ReplicaGroup>& replicas() const { return replicas_; }
-
-  // The rank of an expert group that holds expert e.
-  Rank owner_in(int group, std::int64_t expert) const;
-  // Of the ranks that hold a copy of expert e: the one that writes it to a checkpoint. Spread over the expert groups.
-  Rank writer_of(std::int64_t expert) const;
+  int my_group() const { return grid_.group_of(world_.rank()); }
+  // Where every expert is; changes as experts move.
+  const ExpertMap& experts() const { return experts_; }
+  void set_experts(ExpertMap experts) { experts_ = std::move(experts); }
 
  private:
   const Group& world_;
-  std::int64_t experts_;
   NodeMap nodes_;
   Grid grid_;
+  ExpertMap experts_;
   std::unique_ptr<Group> expert_group_;
   std::unique_ptr<ExchangeLane> lane_;
   std::string why_exchange_;
-  std::vector<ReplicaGroup> replicas_;
 };
 
 }  // namespace switchyard

@@ -1,6 +1,5 @@
 #include "trainer/loop/memory_plan.h"
 
-#include "layers/moe/placement.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/gemm.h"
 #include "trainer/model/catalogue.h"
@@ -21,6 +20,13 @@ struct Load {
   bool in_rounds = false;           // R is bounded, and nothing of the experts is kept from forward to backward
 };
 
+// How many experts a rank has of each mixture layer: copies count, and lie as evenly as the experts alone.
+std::int64_t experts_on(const Config& config, const Grid& grid, Rank rank) {
+  const int group = grid.group_of(rank);
+  const int in_group = rank.value() - grid.first_rank(group).value();
+  return balanced_part(config.moe.experts + config.moe.replicas, grid.group_size(group), in_group).size();
+}
+
 Load load_of(const Config& config, const Grid& grid, Rank rank) {
   Load load;
   load.tokens = config.train.micro_batch * config.model.seq_len;
@@ -28,9 +34,8 @@ Load load_of(const Config& config, const Grid& grid, Rank rank) {
   const double senders = std::min<double>(static_cast<double>(micro_batches), grid.ranks) / grid.ranks;
   const int group = grid.group_of(rank);
   const int size = grid.group_size(group);
-  const Placement placement(config.moe.experts, size);
-  const auto& local = placement.local(Rank(rank.value() - grid.first_rank(group).value()));
-  const double share = static_cast<double>(local.size()) / static_cast<double>(config.moe.experts);
+  const double share = static_cast<double>(experts_on(config, grid, rank)) /
+                       static_cast<double>(config.moe.experts + config.moe.replicas);
   const double group_tokens = static_cast<double>(load.tokens * size) * senders;
   const double top_k = static_cast<double>(config.moe.top_k);
   // A young router is uneven: in its first steps some rank gets about half as much again as its share.
@@ -58,19 +63,20 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   const ModelConfig& model = config.model;
   const MoeConfig& moe = config.moe;
   const bool exact = config.train.numerics == Numerics::Reproducible;
-  const int group = grid.group_of(rank);
-  const Placement placement(moe.experts, grid.group_size(group));
-  const Rank in_group(rank.value() - grid.first_rank(group).value());
+  const std::int64_t experts = experts_on(config, grid, rank);
 
   MemoryPlan plan;
   std::int64_t elements = 0;
   std::int64_t shares = 0;  // of elements: with ZeRO, what the others with copies of them leave to this rank
   const bool split = config.parallel.zero == 1;
   for (const ParameterSpec& spec : make_catalogue(config)) {
-    if (!spec.owner.replicated() && placement.owners(spec.owner.expert).front() != in_group) continue;
+    // All experts are of one size: so many of them.
+    if (!spec.owner.replicated() && spec.owner.expert >= experts) continue;
     elements += spec.shape.size();
-    const std::int64_t copies = spec.owner.replicated() ? grid.ranks : grid.groups();
-    shares += split ? (spec.shape.size() + copies - 1) / copies : spec.shape.size();
+    // An expert has a copy in each group and, on the average, its part of the others.
+    const std::int64_t of = spec.owner.replicated() ? 1 : moe.experts;
+    const std::int64_t copies = spec.owner.replicated() ? grid.ranks : grid.groups() * (moe.experts + moe.replicas);
+    shares += split ? (spec.shape.size() * of + copies - 1) / copies : spec.shape.size();
     if (spec.shape.rank() != 2) continue;
     if (spec.name == "embed_tokens.weight" && !model.tie_embeddings) continue;  // rows are looked up, not multiplied
     const std::int64_t out = spec.shape[0];
@@ -103,7 +109,7 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     kept += load.in_rounds ? 0 : experts_kept;
     kept += tokens * parts * shared;
     // Partials of a sender whose rows are spread over rounds.
-    const std::int64_t carried = isize(placement.local(in_group).size()) * parts * width * model.d_ff;
+    const std::int64_t carried = experts * parts * width * model.d_ff;
     const std::int64_t backward = tokens * width + load.received_rows * width +
                                   load.received_slots * (2 * width + model.d_ff + 2) + tokens * shared;
     most_scratch =
@@ -112,7 +118,7 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   const std::int64_t loss_scratch = cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics).value();
   plan.activations = f32 * kept + std::max(f32 * most_scratch, loss_scratch);
 
-  const int expert_ranks = grid.group_size(group);
+  const int expert_ranks = grid.group_size(grid.group_of(rank));
   if (expert_ranks > 1) {
     // Rows that come back one a slot, and those that are packed for the others.
     const double away = 1.0 - 1.0 / expert_ranks;
@@ -121,6 +127,15 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   if (grid.ranks > 1) {
     // A bucket of gradient sums; where they are scattered, MPI has two of its own beside it.
     plan.buffers += (split ? 3 : 1) * std::min<std::int64_t>(8 << 20, plan.gradients);
+  }
+  if (grid.ranks > 1 && moe.rebalance_every > 0) {
+    // While a layer's experts move, those that come stand beside those that leave: half of them, as it usually is.
+    std::int64_t of_layer = 0;
+    for (const ParameterSpec& spec : make_catalogue(config)) {
+      if (spec.owner.layer >= 0 && spec.owner.layer < moe.every && spec.owner.expert < experts)
+        of_layer += spec.shape.size();
+    }
+    plan.buffers += of_layer / 2 * (3 * f32 + (exact ? 8 : f32));
   }
   plan.program = program.value();
   return plan;

@@ -6,6 +6,7 @@
 #include "trainer/config/compare.h"
 #include "trainer/config/load.h"
 
+#include <array>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -67,8 +68,8 @@ std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const fs::pa
 
 Config config_of(const CheckpointInfo& checkpoint) {
   const std::string name = (checkpoint.path / "manifest.json").string() + " (its config)";
-  const std::string any_layout = "parallel.expert=0";
-  return config_or_throw(parse_config(checkpoint.state.config_toml, name, std::span(&any_layout, 1), /*ranks=*/0));
+  const std::array<std::string, 2> any_layout = {"parallel.expert=0", "moe.replicas=0"};
+  return config_or_throw(parse_config(checkpoint.state.config_toml, name, any_layout, /*ranks=*/0));
 }
 
 std::vector<std::string> check_continues(const CheckpointInfo& checkpoint, const Config& config) {

@@ -25,7 +25,7 @@ std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const std::f
                                                 std::optional<std::int64_t> before,
                                                 std::vector<std::string>& passed_over);
 
-// The config that a checkpoint was trained with, for any number of ranks: parallel.expert is 0.
+// The config that a checkpoint was trained with, for any number of ranks: parallel.expert and moe.replicas are 0.
 Config config_of(const CheckpointInfo& checkpoint);
 
 // Throws Error(Usage) where a run with `config` cannot go on from the checkpoint, naming every key that stands against

@@ -175,8 +175,8 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
 constexpr const char* not_finite = "not finite";
 constexpr const char* loss_spike = "loss spike";
 
-StepMetrics metrics_of(const StepReport& report, const RunState& state, const std::string& skip, double seconds,
-                       const LaneTimes& exchange) {
+StepMetrics metrics_of(const StepReport& report, const MoeConfig& moe, const RunState& state, const std::string& skip,
+                       double seconds, const LaneTimes& exchange) {
   StepMetrics metrics;
   metrics.step = state.step;
   metrics.tokens = state.tokens;
@@ -201,7 +201,10 @@ StepMetrics metrics_of(const StepReport& report, const RunState& state, const st
                               .entropy = layer.entropy,
                               .drop_rate = layer.drop_rate(),
                               .dead_experts = layer.dead_experts()});
+    if (moe.rebalance_every > 0 || moe.replicas > 0)
+      metrics.layers.back().rank_load_max_over_mean = layer.rank_load_max_over_mean;
   }
+  if (report.rebalance) metrics.moved_experts = report.rebalance->moved;
   metrics.slots = metrics.slots_kept + metrics.slots_dropped;
   if (metrics.slots > 0)
     metrics.drop_rate = static_cast<double>(metrics.slots_dropped) / static_cast<double>(metrics.slots);
@@ -388,12 +391,16 @@ class Run {
       ++state_.skipped;
       leave_out(skip, report.loss);
     }
+    if (report.rebalance) {
+      saving_->writers_changed();
+      if (progress_) progress_->note(rebalance_text(*report.rebalance));
+    }
     state_.next_sample += config_.train.global_batch;
     state_.epoch = state_.next_sample / loader_.sequences();
     state_.tokens += report.tokens;
     mine.step_s = seconds_since(start);
     mine.busy_s = mine.step_s - (waited_seconds() - waited_before);
-    metrics = metrics_of(report, state_, skip, mine.step_s, engine_.take_exchange_times());
+    metrics = metrics_of(report, config_.moe, state_, skip, mine.step_s, engine_.take_exchange_times());
   }
 
   std::int64_t bad_in_a_row() const { return state_.not_finite_in_a_row + state_.spikes_in_a_row; }
@@ -428,6 +435,17 @@ class Run {
             "train.lr or a longer train.warmup_steps may help{}",
             bad_in_a_row(), state_.step, state_.not_finite_in_a_row, state_.spikes_in_a_row,
             good.empty() ? "none: the run has not saved yet" : good.string(), unsaved));
+  }
+
+  std::string rebalance_text(const RebalanceReport& report) const {
+    if (report.moved == 0) {
+      return fmt::format("step {}: all experts stay; the busiest rank has {:.2f} times the mean work", state_.step,
+                         report.before);
+    }
+    return fmt::format(
+        "step {}: {} experts moved in {} layers; the busiest rank's work over the mean {:.2f} -> {:.2f}; {} in {:.2f} "
+        "s",
+        state_.step, report.moved, report.layers, report.before, report.after, size_text(report.bytes), report.seconds);
   }
 
   std::string evaluation_text(const StepMetrics& metrics) const {

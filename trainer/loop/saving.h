@@ -31,6 +31,8 @@ class Saving {
   // CollectiveError where the run must end.
   void boundary(const RunState& state, Engine& engine, bool due, bool last, MetricsWriter* metrics, Progress* progress);
   void before_update() { saver_.before_update(); }
+  // Other ranks write other tensors than at the last save.
+  void writers_changed() { saver_.writers_changed(); }
 
   // The newest checkpoint that is whole, for messages: empty before the first.
   const std::filesystem::path& last_good() const { return last_good_; }

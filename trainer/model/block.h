@@ -30,6 +30,7 @@ class Block {
         feed_(std::move(feed)) {}
 
   bool is_moe() const { return std::holds_alternative<MoeLayer>(feed_); }
+  MoeLayer* moe() { return std::get_if<MoeLayer>(&feed_); }  // null for a dense layer
 
   // x: [T, D] -> y: [T, D]. A report where the layer is a mixture.
   std::optional<MoeReport> forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope,

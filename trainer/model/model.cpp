@@ -34,9 +34,10 @@ FeedForward make_dense(const ParameterList& parameters, const ModelConfig& model
   return {std::span(&weights, 1), activation_of(model)};
 }
 
-MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, ExchangeLane& lane) {
-  const Placement placement(config.moe.experts, lane.group().size());
-  const std::vector<std::int32_t>& local = placement.local(lane.group().rank());
+// The experts that a placement gives this rank of the group.
+Experts make_experts(const ParameterList& parameters, const Config& config, const std::string& layer,
+                     const Placement& placement, const Group& group) {
+  const std::vector<std::int32_t>& local = placement.local(group.rank());
   std::vector<FeedForwardWeights> experts;
   for (const std::int32_t e : local) {
     const std::string expert = fmt::format("{}experts.{}.", layer, e);
@@ -46,6 +47,11 @@ MoeLayer make_moe(const ParameterList& parameters, const Config& config, const s
     weights.down = &parameters.at(expert + "w_down");
     experts.push_back(weights);
   }
+  return {local, experts, activation_of(config.model)};
+}
+
+MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, ExchangeLane& lane,
+                  const Placement& placement) {
   const RouterSettings settings{.experts = config.moe.experts,
                                 .top_k = config.moe.top_k,
                                 .renormalise = config.moe.renormalise,
@@ -54,20 +60,25 @@ MoeLayer make_moe(const ParameterList& parameters, const Config& config, const s
   std::optional<FeedForward> shared;
   if (config.moe.shared_experts > 0) shared = make_dense(parameters, config.model, layer + "shared_experts");
   return {Router(parameters.at(layer + "router.weight"), settings),
-          Experts(local, experts, activation_of(config.model)),
+          make_experts(parameters, config, layer, placement, lane.group()),
           std::move(shared),
           placement,
           lane,
           config.train.numerics};
 }
 
-Block make_block(const ParameterList& parameters, const Config& config, std::int64_t index, ExchangeLane& lane) {
-  const std::string layer = fmt::format("layers.{}.", index);
+std::string prefix_of(std::int64_t layer) {
+  return fmt::format("layers.{}.", layer);
+}
+
+// placement: of a mixture layer.
+Block make_block(const ParameterList& parameters, const Config& config, std::int64_t index, ExchangeLane& lane,
+                 const Placement* placement) {
+  const std::string layer = prefix_of(index);
   const std::string attention = layer + "self_attn.";
   std::variant<FeedForward, MoeLayer> feed =
-      is_moe_layer(config, index)
-          ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, lane))
-          : std::variant<FeedForward, MoeLayer>(make_dense(parameters, config.model, layer + "mlp"));
+      placement != nullptr ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, lane, *placement))
+                           : std::variant<FeedForward, MoeLayer>(make_dense(parameters, config.model, layer + "mlp"));
   return {make_norm(parameters, config.model, layer + "input_layernorm"),
           AttentionLayer(parameters.at(attention + "q_proj.weight"), parameters.at(attention + "k_proj.weight"),
                          parameters.at(attention + "v_proj.weight"), parameters.at(attention + "o_proj.weight"),
@@ -75,36 +86,52 @@ Block make_block(const ParameterList& parameters, const Config& config, std::int
           make_norm(parameters, config.model, layer + "post_attention_layernorm"), std::move(feed)};
 }
 
+// How many mixture layers come before this one.
+std::int64_t mixtures_up_to(const Config& config, std::int64_t layer) {
+  return layer / config.moe.every;
+}
+
 }  // namespace
 
 Model::Model(const Config& config, Device& device, ExchangeLane& lane)
+    : Model(config, device, lane,
+            std::vector(usize(config.model.layers), Placement(config.moe.experts, lane.group().size()))) {}
+
+Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span<const Placement> placements)
     : config_(config),
       device_(&device),
       lane_(&lane),
       parameters_(
           device, config.train.numerics, make_catalogue(config),
-          [&, placement = Placement(config.moe.experts, lane.group().size())](const ParameterSpec& spec) {
+          [&](const ParameterSpec& spec) {
             if (spec.owner.replicated()) return true;
-            return placement.owners(spec.owner.expert).front() == lane.group().rank();
+            const auto& local = placements[usize(mixtures_up_to(config, spec.owner.layer))].local(lane.group().rank());
+            return std::binary_search(local.begin(), local.end(), spec.owner.expert);
           },
-          config.train.seed),
+          config.train.seed, config.train.global_batch / config.train.micro_batch),
       final_norm_(make_norm(parameters_, config.model, "norm")),
       head_(parameters_.at(config.model.tie_embeddings ? "embed_tokens.weight" : "lm_head.weight")),
       activations_(device),
       scratch_(device) {
   for (std::int64_t l = 0; l < config.model.layers; ++l) {
-    blocks_.push_back(make_block(parameters_, config, l, lane));
-    if (blocks_.back().is_moe()) moe_layers_.push_back(l);
-  }
-  const std::int64_t micro_batches = config.train.global_batch / config.train.micro_batch;
-  for (const auto& parameter : parameters_.here()) {
-    const ParameterSpec& spec = parameters_.specs()[parameters_.spec_index(*parameter)];
-    parameter->set_partials(micro_batches * spec.partials);
+    const Placement* const placement = is_moe_layer(config, l) ? &placements[moe_layers_.size()] : nullptr;
+    blocks_.push_back(make_block(parameters_, config, l, lane, placement));
+    if (placement != nullptr) moe_layers_.push_back(l);
   }
   const std::int64_t head_dim = config.model.d_model / config.model.heads;
   rope_memory_ = Buffer(device, Bytes(config.model.seq_len * head_dim * size_of(DType::F32)));
   rope_table_ = Tensor(rope_memory_.data(), DType::F32, {config.model.seq_len, head_dim}, device);
   rope_table(0, config.model.seq_len, config.model.rope_theta, rope_table_);
+}
+
+void Model::place(std::size_t mixture, const Placement& placement) {
+  const std::int64_t layer = moe_layers_[mixture];
+  blocks_[usize(layer)].moe()->place(placement,
+                                     make_experts(parameters_, config_, prefix_of(layer), placement, lane_->group()));
+}
+
+void Model::count_pairs(std::size_t mixture, std::span<std::int64_t> pairs) {
+  blocks_[usize(moe_layers_[mixture])].moe()->count_pairs(pairs);
 }
 
 MicroBatchReport Model::train(const MicroBatch& batch) {

@@ -32,11 +32,18 @@ struct MicroBatchReport {
 class Model {
  public:
   // The experts of this rank of the exchange's group, and all replicated parameters, initialised from the seed.
+  // placements: of the mixture layers, in order; without, experts are consecutive in each.
+  Model(const Config& config, Device& device, ExchangeLane& lane, std::span<const Placement> placements);
   Model(const Config& config, Device& device, ExchangeLane& lane);
 
   ParameterList& parameters() { return parameters_; }
   // Layer numbers of the mixtures, in order: what MicroBatchReport::moe is indexed by.
   const std::vector<std::int64_t>& moe_layers() const { return moe_layers_; }
+
+  // The experts of a mixture, by place among moe_layers(), are elsewhere from now on. This rank's parameters are those
+  // that the placement gives it already.
+  void place(std::size_t mixture, const Placement& placement);
+  void count_pairs(std::size_t mixture, std::span<std::int64_t> pairs);  // see MoeLayer::count_pairs
 
   // Adds this micro-batch's gradient of loss + aux_loss + z_loss to the parameters' gradients.
   MicroBatchReport train(const MicroBatch& batch);

@@ -71,6 +71,7 @@ std::string to_json(const StepMetrics& m) {
   line["drop_rate"] = m.drop_rate;
   line["skipped"] = m.skipped;
   if (!m.skip.empty()) line["skip"] = m.skip;
+  if (m.moved_experts) line["moved_experts"] = *m.moved_experts;
   if (m.digest) line["digest"] = digest_text(*m.digest);
   for (const LayerMetrics& layer : m.layers) {
     const std::string prefix = fmt::format("moe.{}.", layer.layer);
@@ -79,6 +80,7 @@ std::string to_json(const StepMetrics& m) {
     line[prefix + "entropy"] = layer.entropy;
     line[prefix + "drop_rate"] = layer.drop_rate;
     line[prefix + "dead_experts"] = layer.dead_experts;
+    if (layer.rank_load_max_over_mean) line[prefix + "rank_load_max_over_mean"] = *layer.rank_load_max_over_mean;
   }
   if (m.valid_loss) line["valid_loss"] = *m.valid_loss;
   if (m.valid_bits_per_byte) line["valid_bits_per_byte"] = *m.valid_bits_per_byte;

@@ -18,7 +18,8 @@ struct LayerMetrics {
   double max_violation = 0;       // load_max_over_mean - 1 over the whole step
   double entropy = 0;             // of the mean router distribution, in nats
   double drop_rate = 0;
-  std::int64_t dead_experts = 0;  // that no slot of the step went to
+  std::int64_t dead_experts = 0;                       // that no slot of the step went to
+  std::optional<double> rank_load_max_over_mean = {};  // of the ranks' work, where experts move or have copies
 };
 
 struct StepMetrics {
@@ -39,6 +40,7 @@ struct StepMetrics {
   double drop_rate = 0;
   std::int64_t skipped = 0;  // steps so far whose update was left out
   std::string skip = {};     // why this step's was, "not finite" or "loss spike"; empty: it was not
+  std::optional<std::int64_t> moved_experts = {};  // after this step
   std::optional<std::uint64_t> digest = {};
   std::vector<LayerMetrics> layers = {};
   std::optional<double> valid_loss = {};

@@ -1,26 +1,35 @@
 #include "trainer/optim/copies.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 namespace switchyard {
 
-std::vector<CopySet> make_copy_sets(const ParameterList& parameters, const Group& world,
-                                    const std::vector<ReplicaGroup>& replicas) {
-  std::vector<CopySet> sets(1 + replicas.size());
-  sets[0].group = &world;
-  for (std::size_t r = 0; r < replicas.size(); ++r) sets[r + 1].group = replicas[r].group.get();
-  for (std::size_t i = 0; i < parameters.here().size(); ++i) {
-    const Owner owner = parameters.here()[i]->owner();
-    std::size_t set = 0;
-    if (!owner.replicated()) {
-      const auto has_it = [&](const ReplicaGroup& replica) { return owner.expert < replica.experts.end_expert; };
-      const auto found = std::find_if(replicas.begin(), replicas.end(), has_it);
-      require(found != replicas.end() && owner.expert >= found->experts.first_expert,
-              "this rank has {}, of which it is no owner", parameters.here()[i]->name());
-      set = usize(found - replicas.begin()) + 1;
+int CopySet::place_of(Rank rank) const {
+  const auto found = std::lower_bound(ranks.begin(), ranks.end(), rank);
+  return found == ranks.end() || *found != rank ? -1 : static_cast<int>(found - ranks.begin());
+}
+
+std::vector<CopySet> make_copy_sets(std::span<const ParameterSpec> specs, int ranks, const OwnersOf& owners_of) {
+  CopySet replicated;
+  for (int rank = 0; rank < ranks; ++rank) replicated.ranks.emplace_back(rank);
+  std::map<std::pair<int, std::vector<Rank>>, CopySet> by_owners;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const Owner owner = specs[i].owner;
+    if (owner.replicated()) {
+      replicated.specs.push_back(i);
+      continue;
     }
-    sets[set].parameters.push_back(i);
+    std::vector<Rank> owners = owners_of(owner.layer, owner.expert);
+    CopySet& set = by_owners[{owner.layer, owners}];
+    set.layer = owner.layer;
+    set.ranks = std::move(owners);
+    set.specs.push_back(i);
   }
+  std::vector<CopySet> sets;
+  sets.push_back(std::move(replicated));
+  for (auto& [owners, set] : by_owners) sets.push_back(std::move(set));
   return sets;
 }
 

@@ -4,6 +4,11 @@
 #include "comm/reduce/parts.h"
 #include "layers/ops/adamw.h"
 
+#include <algorithm>
+#include <functional>
+#include <tuple>
+#include <utility>
+
 namespace switchyard {
 namespace {
 
@@ -11,100 +16,225 @@ std::int64_t blocks_of(std::int64_t elements) {
   return (elements + squares_block - 1) / squares_block;
 }
 
-// Sums gradients over a set's ranks: parts of them where there are any.
-template <class T>
-void sum_over(const Group& group, const std::vector<std::span<T>>& gradients, const std::vector<Range>& parts) {
-  if (parts.empty()) {
-    sum_gradients(group, gradients);
-  } else {
-    sum_parts(group, gradients, parts);
+}  // namespace
+
+Optimizer::Optimizer(ParameterList& parameters, const Group& world, std::vector<CopySet> sets, std::int64_t zero,
+                     Device& device)
+    : parameters_(parameters), world_(world), zero_(zero), device_(device) {
+  for (CopySet& set : sets) {
+    sets_.push_back(share(std::move(set)));
+    add_states(sets_.back());
+  }
+  sort_states();
+}
+
+Optimizer::Shared Optimizer::share(CopySet set) const {
+  Shared shared{.set = std::move(set), .sizes = {}, .parts = {}, .split = false};
+  for (const std::size_t spec : shared.set.specs) shared.sizes.push_back(parameters_.specs()[spec].shape.size());
+  const int ranks = static_cast<int>(shared.set.ranks.size());
+  shared.parts = cut_at_blocks(shared.sizes, squares_block, ranks);
+  shared.split = zero_ == 1 && ranks > 1;
+  return shared;
+}
+
+std::vector<Piece> Optimizer::pieces_at(const Shared& shared, int place) const {
+  const Range all{0, shared.parts.back().end};
+  std::vector<Piece> pieces = pieces_in(shared.sizes, shared.split ? shared.parts[usize(place)] : all);
+  for (Piece& piece : pieces) piece.parameter = shared.set.specs[piece.parameter];
+  return pieces;
+}
+
+void Optimizer::add_states(const Shared& shared) {
+  const int place = shared.set.place_of(world_.rank());
+  if (place < 0) return;
+  for (const Piece& piece : pieces_at(shared, place)) {
+    const Bytes bytes(piece.count * size_of(DType::F32));
+    states_.push_back({piece, shared.split, Buffer(device_, bytes), Buffer(device_, bytes)});
+    states_.back().first.zero();
+    states_.back().second.zero();
   }
 }
 
-}  // namespace
+void Optimizer::sort_states() {
+  std::sort(states_.begin(), states_.end(), [](const State& a, const State& b) {
+    return std::tie(a.piece.parameter, a.piece.offset) < std::tie(b.piece.parameter, b.piece.offset);
+  });
+}
 
-Optimizer::Optimizer(ParameterList& parameters, std::vector<CopySet> sets, std::int64_t zero, Device& device)
-    : parameters_(parameters), first_block_(parameters.here().size()) {
+std::vector<Optimizer::Held> Optimizer::held(int layer) const {
+  std::vector<Held> result;
+  for (const Shared& shared : sets_) {
+    if (shared.set.layer != layer) continue;
+    for (int place = 0; place < isize(shared.set.ranks.size()); ++place) {
+      for (const Piece& piece : pieces_at(shared, place)) result.push_back({shared.set.ranks[usize(place)], piece});
+    }
+  }
+  return result;
+}
+
+std::vector<CopySet> Optimizer::sets(int layer) const {
+  std::vector<CopySet> result;
+  for (const Shared& shared : sets_) {
+    if (shared.set.layer == layer) result.push_back(shared.set);
+  }
+  return result;
+}
+
+std::vector<Optimizer::State> Optimizer::regroup(int layer, std::vector<CopySet> sets) {
+  const auto is_of_layer = [&](const State& state) {
+    return parameters_.specs()[state.piece.parameter].owner.layer == layer;
+  };
+  const auto first_old = std::stable_partition(states_.begin(), states_.end(), std::not_fn(is_of_layer));
+  std::vector<State> before(std::make_move_iterator(first_old), std::make_move_iterator(states_.end()));
+  states_.erase(first_old, states_.end());
+  std::erase_if(sets_, [&](const Shared& shared) { return shared.set.layer == layer; });
   for (CopySet& set : sets) {
-    if (set.parameters.empty()) continue;
-    std::vector<std::int64_t> sizes;
-    Range mine{0, 0};
-    Shared shared{.set = std::move(set), .parts = {}, .first_block = blocks_};
-    for (const std::size_t i : shared.set.parameters) {
-      sizes.push_back(parameters.here()[i]->size());
-      mine.end += sizes.back();
-      first_block_[i] = blocks_;
-      blocks_ += blocks_of(sizes.back());
-    }
-    shared.blocks = blocks_ - shared.first_block;
-    if (zero == 1 && shared.set.ranks() > 1) {
-      shared.parts = cut_at_blocks(sizes, squares_block, shared.set.ranks());
-      mine = shared.parts[usize(shared.set.group->rank().value())];
-    }
-    for (Piece piece : pieces_in(sizes, mine)) {
-      piece.parameter = shared.set.parameters[piece.parameter];
-      const Bytes bytes(piece.count * size_of(DType::F32));
-      states_.push_back({piece, !shared.parts.empty(), Buffer(device, bytes), Buffer(device, bytes)});
-      states_.back().first.zero();
-      states_.back().second.zero();
+    Shared shared = share(std::move(set));
+    const int place = shared.set.place_of(world_.rank());
+    if (place >= 0) {
+      for (const Piece& piece : pieces_at(shared, place)) {
+        const auto same = std::find_if(before.begin(), before.end(), [&](const State& s) { return s.piece == piece; });
+        if (same != before.end()) {
+          states_.push_back(std::move(*same));
+          states_.back().split = shared.split;
+          before.erase(same);
+          continue;
+        }
+        const Bytes bytes(piece.count * size_of(DType::F32));
+        states_.push_back({piece, shared.split, Buffer(device_, bytes), Buffer(device_, bytes)});
+      }
     }
     sets_.push_back(std::move(shared));
   }
+  sort_states();
+  std::stable_sort(sets_.begin(), sets_.end(),
+                   [](const Shared& a, const Shared& b) { return a.set.layer < b.set.layer; });
+  return before;
+}
+
+std::vector<HeldRange> Optimizer::held_ranges() const {
+  std::vector<HeldRange> ranges;
+  for (const Shared& shared : sets_) {
+    if (shared.set.layer >= 0 && shared.set.ranks.size() > 1) ranges.push_back({shared.set.ranks, shared.parts});
+  }
+  return ranges;
+}
+
+template <class T, class F>
+std::vector<std::vector<std::span<T>>> Optimizer::held_arrays(const F& array_of) const {
+  std::vector<std::vector<std::span<T>>> arrays;
+  for (const Shared& shared : sets_) {
+    if (shared.set.layer < 0 || shared.set.ranks.size() <= 1) continue;
+    std::vector<std::span<T>>& mine = arrays.emplace_back();
+    if (shared.set.place_of(world_.rank()) < 0) continue;
+    for (const std::size_t spec : shared.set.specs) mine.push_back(array_of(*parameters_.find(spec)));
+  }
+  return arrays;
+}
+
+template <class T>
+void Optimizer::sum(T* GradientSum::*member) {
+  const auto gradient = [&](const Parameter& parameter) {
+    return std::span<T>(parameter.gradient().*member, usize(parameter.size()));
+  };
+  const Shared& replicated = sets_.front();
+  std::vector<std::span<T>> arrays;
+  for (const std::size_t spec : replicated.set.specs) arrays.push_back(gradient(*parameters_.find(spec)));
+  if (replicated.split) {
+    sum_parts(world_, arrays, replicated.parts);
+  } else {
+    switchyard::sum_gradients(world_, arrays);
+  }
+  const auto ranges = held_ranges();
+  const auto held = held_arrays<T>(gradient);
+  sum_to_parts(world_, ranges, held);
+  if (zero_ == 0) gather_from_parts(world_, ranges, held);
 }
 
 void Optimizer::sum_gradients() {
-  for (const Shared& shared : sets_) {
-    if (shared.set.ranks() == 1) continue;
-    std::vector<std::span<std::int64_t>> exact;
-    std::vector<std::span<float>> plain;
-    for (const std::size_t i : shared.set.parameters) {
-      const GradientSum& gradient = parameters_.here()[i]->gradient();
-      if (gradient.exact != nullptr) {
-        exact.emplace_back(gradient.exact, usize(gradient.size));
-      } else {
-        plain.emplace_back(gradient.plain, usize(gradient.size));
-      }
-    }
-    // All of one kind: the numerics are the run's.
-    if (plain.empty()) {
-      sum_over(*shared.set.group, exact, shared.parts);
-    } else {
-      sum_over(*shared.set.group, plain, shared.parts);
-    }
+  // All of one kind: the numerics are the run's.
+  if (parameters_.here().front()->gradient().exact != nullptr) {
+    sum(&GradientSum::exact);
+  } else {
+    sum(&GradientSum::plain);
   }
 }
 
 std::vector<double> Optimizer::gradient_squares(double scale) const {
-  std::vector<double> blocks(usize(blocks_), 0.0);
+  // The sums of each parameter's blocks, one after the other; replicated parameters first.
+  std::vector<std::int64_t> first_block(parameters_.specs().size(), 0);
+  std::int64_t all = 0;
+  std::int64_t replicated = 0;
+  for (const Shared& shared : sets_) {
+    if (shared.set.place_of(world_.rank()) < 0) continue;
+    for (std::size_t i = 0; i < shared.sizes.size(); ++i) {
+      first_block[shared.set.specs[i]] = all;
+      all += blocks_of(shared.sizes[i]);
+    }
+    if (shared.set.layer < 0) replicated = all;
+  }
+  std::vector<double> blocks(usize(all), 0.0);
+  const auto blocks_at = [&](std::size_t spec) {
+    return std::span<double>(blocks).subspan(usize(first_block[spec]),
+                                             usize(blocks_of(parameters_.specs()[spec].shape.size())));
+  };
   for (const State& state : states_) {
     const Piece& piece = state.piece;
-    const GradientSum gradient = parameters_.here()[piece.parameter]->gradient().part(piece.offset, piece.count);
-    double* const sums = &blocks[usize(first_block_[piece.parameter] + piece.offset / squares_block)];
+    const GradientSum gradient = parameters_.find(piece.parameter)->gradient().part(piece.offset, piece.count);
+    double* const sums = &blocks_at(piece.parameter)[usize(piece.offset / squares_block)];
     if (gradient.exact != nullptr) {
       squares_by_block(gradient.exact, scale, gradient.size, sums);
     } else {
       squares_by_block(gradient.plain, scale, gradient.size, sums);
     }
   }
-  for (const Shared& shared : sets_) {
-    if (shared.parts.empty()) continue;  // one contributor a block otherwise: the sum is exact
-    shared.set.group->sum(std::span<double>(blocks).subspan(usize(shared.first_block), usize(shared.blocks)));
+  if (zero_ == 1) {
+    world_.sum(std::span<double>(blocks).first(usize(replicated)));  // one contributor a block: exact
+    share_blocks(blocks_at);
   }
-  std::vector<double> squares;
-  squares.reserve(first_block_.size());
-  for (std::size_t i = 0; i < first_block_.size(); ++i) {
-    double total = 0;
-    const std::int64_t end = first_block_[i] + blocks_of(parameters_.here()[i]->size());
-    for (std::int64_t block = first_block_[i]; block < end; ++block) total += blocks[usize(block)];
-    squares.push_back(total);
+  std::vector<double> squares(parameters_.specs().size(), 0.0);
+  for (const auto& parameter : parameters_.here()) {
+    const std::size_t spec = parameters_.spec_index(*parameter);
+    for (const double block : blocks_at(spec)) squares[spec] += block;
   }
   return squares;
+}
+
+void Optimizer::share_blocks(const std::function<std::span<double>(std::size_t spec)>& blocks_at) const {
+  // The cuts between the holders' parts lie between blocks: a part of elements is a part of their sums.
+  std::vector<std::vector<Range>> parts;
+  std::vector<std::vector<std::span<double>>> arrays;
+  std::vector<HeldRange> ranges;
+  for (const Shared& shared : sets_) {
+    if (!shared.split || shared.set.layer < 0) continue;
+    std::vector<std::int64_t> begins{0};  // of each array's blocks
+    for (const std::int64_t size : shared.sizes) begins.push_back(begins.back() + blocks_of(size));
+    std::vector<Range>& of_set = parts.emplace_back();
+    std::size_t array = 0;
+    std::int64_t array_begin = 0;
+    std::int64_t begin = 0;
+    for (const Range& part : shared.parts) {
+      while (array < shared.sizes.size() && array_begin + shared.sizes[array] <= part.end)
+        array_begin += shared.sizes[array++];
+      const std::int64_t end = begins[array] + (part.end - array_begin) / squares_block;
+      of_set.push_back({begin, end});
+      begin = end;
+    }
+    std::vector<std::span<double>>& mine = arrays.emplace_back();
+    if (shared.set.place_of(world_.rank()) < 0) continue;
+    for (const std::size_t spec : shared.set.specs) mine.push_back(blocks_at(spec));
+  }
+  std::size_t next = 0;
+  for (const Shared& shared : sets_) {
+    if (shared.split && shared.set.layer >= 0) ranges.push_back({shared.set.ranks, parts[next++]});
+  }
+  gather_from_parts(world_, ranges, arrays);
 }
 
 void Optimizer::update(const TrainConfig& train, double lr, double gradient_scale, std::int64_t update) {
   for (const State& state : states_) {
     const Piece& piece = state.piece;
-    Parameter& parameter = *parameters_.here()[piece.parameter];
+    Parameter& parameter = *parameters_.find(piece.parameter);
     const AdamWStep step{.lr = lr,
                          .beta1 = train.beta1,
                          .beta2 = train.beta2,
@@ -123,16 +253,16 @@ void Optimizer::update(const TrainConfig& train, double lr, double gradient_scal
 }
 
 void Optimizer::gather_values() {
-  for (const Shared& shared : sets_) {
-    if (shared.parts.empty()) continue;
-    std::vector<std::span<float>> values;
-    for (const std::size_t i : shared.set.parameters) {
-      Parameter& parameter = *parameters_.here()[i];
-      values.emplace_back(parameter.value().f32(), usize(parameter.size()));
-      parameter.touch();
-    }
-    gather_parts(*shared.set.group, values, shared.parts);
-  }
+  if (zero_ == 0) return;
+  const auto value = [](Parameter& parameter) {
+    parameter.touch();
+    return std::span<float>(parameter.value().f32(), usize(parameter.size()));
+  };
+  const Shared& replicated = sets_.front();
+  std::vector<std::span<float>> values;
+  for (const std::size_t spec : replicated.set.specs) values.push_back(value(*parameters_.find(spec)));
+  gather_parts(world_, values, replicated.parts);
+  gather_from_parts(world_, held_ranges(), held_arrays<float>(value));
 }
 
 void Optimizer::zero_gradients() {

@@ -8,26 +8,31 @@
 // blocks of the gradient's norm.
 #pragma once
 
+#include "comm/group/group.h"
+#include "comm/reduce/copies.h"
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
 #include "trainer/optim/copies.h"
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
 namespace switchyard {
 
 class Optimizer {
  public:
-  // zero: parallel.zero.
-  Optimizer(ParameterList& parameters, std::vector<CopySet> sets, std::int64_t zero, Device& device);
+  // sets: all of the world's, see make_copy_sets(). zero: parallel.zero.
+  Optimizer(ParameterList& parameters, const Group& world, std::vector<CopySet> sets, std::int64_t zero,
+            Device& device);
 
   // The calls of a step, in this order. All of them but update() are collective.
   //
   // The sums over ranks, of what this rank will update.
   void sum_gradients();
-  // Sum of squares of each gradient of this rank times `scale`, by its place in here(); every rank with a copy of the
-  // parameter gets it.
+  // Sum of squares of each gradient of this rank times `scale`, by place among the specs (0: not here); every rank with
+  // a copy of the parameter gets it.
   std::vector<double> gradient_squares(double scale) const;
   // update: 1 for the first update that is applied.
   void update(const TrainConfig& train, double lr, double gradient_scale, std::int64_t update);
@@ -45,23 +50,47 @@ class Optimizer {
     float* first_moment() const { return static_cast<float*>(first.data()); }
     float* second_moment() const { return static_cast<float*>(second.data()); }
   };
-  const std::vector<State>& states() const { return states_; }
+  const std::vector<State>& states() const { return states_; }  // by parameter and offset
   Bytes state_size() const;
 
+  // Where every rank's moments of a layer's experts are; the same on all ranks.
+  struct Held {
+    Rank rank;
+    Piece piece;
+  };
+  std::vector<Held> held(int layer) const;
+  std::vector<CopySet> sets(int layer) const;
+  // The copies of a layer's experts are on other ranks from now on: gives the states of before, but for those that stay
+  // as they are. New ones are zero. Not collective.
+  std::vector<State> regroup(int layer, std::vector<CopySet> sets);
+
  private:
-  // A set and the parts of its flat range, one a rank where it is split.
+  // A set, the parts of its flat range that the ranks work on, and whether their moments are split in the same way.
   struct Shared {
     CopySet set;
-    std::vector<Range> parts;      // empty: not split
-    std::int64_t first_block = 0;  // the set's in the table of block sums
-    std::int64_t blocks = 0;
+    std::vector<std::int64_t> sizes;  // of its parameters
+    std::vector<Range> parts;         // [set.ranks]
+    bool split = false;
   };
+  Shared share(CopySet set) const;
+  std::vector<Piece> pieces_at(const Shared& shared, int place) const;
+  void add_states(const Shared& shared);
+  void sort_states();
+  template <class T>
+  void sum(T* GradientSum::*member);
+  // The sums of experts' blocks, to all that have copies of the expert.
+  void share_blocks(const std::function<std::span<double>(std::size_t spec)>& blocks_at) const;
+  // Sets of experts with several copies, and this rank's arrays of each.
+  std::vector<HeldRange> held_ranges() const;
+  template <class T, class F>
+  std::vector<std::vector<std::span<T>>> held_arrays(const F& array_of) const;
 
   ParameterList& parameters_;
-  std::vector<Shared> sets_;
+  const Group& world_;
+  std::int64_t zero_;
+  Device& device_;
+  std::vector<Shared> sets_;  // the first: replicated parameters
   std::vector<State> states_;
-  std::vector<std::int64_t> first_block_;  // by place in here(): a parameter's first in the table of block sums
-  std::int64_t blocks_ = 0;
 };
 
 }  // namespace switchyard
