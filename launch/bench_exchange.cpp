@@ -280,14 +280,14 @@ nlohmann::json Bench::result() const {
 void Bench::print(const nlohmann::json& result) const {
   const RoutingOptions& routing = arguments_.routing;
   fmt::print(
-      "{} ranks on {} node{}; {} tokens a rank, {} wide, {} of {} experts each, skew {}; {} on the wire, {} chunk{}, "
+      "{} rank{} on {} node{}; {} tokens a rank, {} wide, {} of {} experts each, skew {}; {} on the wire, {} chunk{}, "
       "{} "
       "numerics\nmedians of {} rounds, of the slowest rank; bytes of all ranks for one plan, dispatch and combine; the "
       "least inside "
       "nodes\nis what remains to be done there where each row crosses to a node once\n\n",
-      world_.size(), nodes_.nodes(), nodes_.nodes() == 1 ? "" : "s", routing.tokens, task_.width, routing.top_k,
-      routing.experts, routing.skew, switchyard::name_of(wire_), task_.chunks, task_.chunks == 1 ? "" : "s",
-      arguments_.numerics, arguments_.rounds);
+      world_.size(), world_.size() == 1 ? "" : "s", nodes_.nodes(), nodes_.nodes() == 1 ? "" : "s", routing.tokens,
+      task_.width, routing.top_k, routing.experts, routing.skew, switchyard::name_of(wire_), task_.chunks,
+      task_.chunks == 1 ? "" : "s", arguments_.numerics, arguments_.rounds);
   fmt::print("{:<28} {:-^26} {:-^21} {:>6}  {:-^17} {:-^17} {:>8}  {:-^17} {:-^17}{}\n", "", " ms ",
              " dispatch + combine ", "times", " across nodes ", " inside nodes ", "metadata", " GB/s, DeepEP's ",
              " GB/s, wire ", result.contains("floor_seconds") ? "    of" : "");
