@@ -6,7 +6,6 @@ import sys
 
 import kernel
 from beds import Refusal
-from keeper import SWITCH_NAME
 
 TESTBED = os.path.join(os.path.dirname(os.path.realpath(__file__)), "testbed")
 HOST_NAMESPACES = ("net", "uts", "ipc", "pid", "mnt")

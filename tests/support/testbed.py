@@ -3,9 +3,14 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import time
+
+# A test that is told to end runs its clean-up.
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 SOURCE = pathlib.Path(os.environ.get("SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 TESTBED = str(SOURCE / "launch/testbed/testbed")
@@ -24,6 +29,14 @@ def home():
 def environment(path=None):
     env = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_TESTBED")}
     return dict(env, PATH=str(path)) if path else env
+
+
+def built_program():
+    """For benchmarks, which are not started by CTest: $SWITCHYARD, what was built here, or what is installed."""
+    for candidate in (os.environ.get("SWITCHYARD"), SOURCE / "build/release/switchyard", shutil.which("switchyard")):
+        if candidate and os.access(candidate, os.X_OK):
+            return str(candidate)
+    sys.exit(f"{os.path.basename(sys.argv[0])}: switchyard is not built: cmake --preset release && cmake --build --preset release")
 
 
 class Bed:
