@@ -41,7 +41,7 @@ void gather_from_parts(const Group& group, std::span<const HeldRange> sets,
                        std::span<const std::vector<std::span<double>>> arrays, Bytes bucket = Bytes(8 << 20));
 
 // The pure part: which windows of which sets go in the same grouped exchange. A window is elements [begin, begin +
-// width) of every part; `fill` of a holder is what it receives.
+// width) of every part; each of the other holders sends a holder so many.
 struct HeldWindow {
   std::size_t set = 0;
   std::int64_t begin = 0;
