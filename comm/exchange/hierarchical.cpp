@@ -319,8 +319,7 @@ void HierarchicalExchange::dispatch(Plan& plan, std::size_t index, const float* 
                                     float* received) {
   const ExchangeTimer timer(traffic_.seconds);
   PlanPiece& piece = plan.pieces[index];
-  // The route was made by this exchange for this plan, which the caller lets us change.
-  Route& route = *const_cast<Route*>(static_cast<const Route*>(piece.route.get()));
+  Route& route = *static_cast<Route*>(piece.route.get());
   const float* const rows = all_rows + piece.row_begin * width;
   const std::int64_t row_bytes = wire_row_bytes(wire, width);
   const bool first = !piece.arrived;

@@ -2,6 +2,7 @@
 
 #include "comm/base/stopwatch.h"
 #include "comm/base/timers.h"
+#include "comm/transport/waiting.h"
 
 #include <utility>
 
@@ -13,8 +14,13 @@ ExchangeLane::ExchangeLane(std::unique_ptr<Exchange> exchange, const LaneSetting
 void ExchangeLane::wait(Ticket ticket) {
   if (!thread_.works()) return;
   const PhaseTimer timer(Phase::Exchange);
-  const Stopwatch stopwatch(waited_);
-  thread_.wait(ticket);
+  double seconds = 0;
+  {
+    const Stopwatch stopwatch(seconds);
+    thread_.wait(ticket);
+  }
+  waited_ += seconds;
+  add_waited_seconds(seconds);
 }
 
 Plan ExchangeLane::plan(std::int64_t rows, std::span<const Slot> slots) {

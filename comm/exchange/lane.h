@@ -8,6 +8,7 @@
 #include "comm/exchange/work_thread.h"
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 
@@ -56,6 +57,22 @@ class ExchangeLane {
   // Until that work has been done; throws what it threw.
   void wait(Ticket ticket);
   void wait_for_all() { wait(thread_.posted()); }
+
+  // Stands before posted work that uses what the caller owns: where the caller is left by an exception, that work is
+  // given up before what it uses goes.
+  class Guard {
+   public:
+    explicit Guard(ExchangeLane& lane) : lane_(lane), exceptions_(std::uncaught_exceptions()) {}
+    ~Guard() {
+      if (std::uncaught_exceptions() > exceptions_) lane_.thread_.give_up();
+    }
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+
+   private:
+    ExchangeLane& lane_;
+    int exceptions_;
+  };
 
   LaneTimes take_times();
   ExchangeTraffic take_traffic();

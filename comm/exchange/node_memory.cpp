@@ -49,7 +49,10 @@ void NodeMemory::wait_for_the_slow(std::uint64_t operation) {
     if (ended.load(std::memory_order_acquire) >= operation) continue;
     const std::atomic<int> peer = node_.transport().world_rank(Rank(local));
     const Waiting waiting("shared memory in use", peer);
-    while (ended.load(std::memory_order_acquire) < operation) pause_in_a_wait();
+    while (ended.load(std::memory_order_acquire) < operation) {
+      node_.transport().get_on();  // it may wait for what this rank has sent
+      pause_in_a_wait();
+    }
   }
 }
 

@@ -63,7 +63,7 @@ struct PlanPiece {
   std::vector<std::int64_t> received_slot_begin;  // [ranks + 1]
   std::vector<ReceivedSlot> received;  // by (source rank, row, tag); comes with the rows of the first dispatch
   bool arrived = false;                // it has come
-  std::shared_ptr<const void> route;   // what the exchange that made the plan knows besides
+  std::shared_ptr<void> route;         // what the exchange that made the plan knows besides
   std::int64_t received_rows() const { return received_row_begin.back(); }
   std::int64_t received_slots() const { return received_slot_begin.back(); }
 };

@@ -12,9 +12,16 @@ WorkThread::WorkThread(bool works) {
   if (works) thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
-// Where this rank fails while rows travel, the others' may never come.
 WorkThread::~WorkThread() {
+  give_up();
+}
+
+// Where this rank fails while rows travel, the others' may never come.
+void WorkThread::give_up() {
   abandoned_ = true;
+  if (!works()) return;
+  std::unique_lock lock(mutex_);
+  wake_.wait(lock, [&] { return done_ >= posted_; });
 }
 
 void WorkThread::run(const std::stop_token& stop) {

@@ -29,6 +29,9 @@ class WorkThread {
   // Until that work has been done. Throws what it, or work before it, threw; after that nothing more is done.
   void wait(Ticket ticket);
   Ticket posted() const { return posted_; }
+  // For whoever fails while work is under way that uses what is about to go: ends what is being done, and drops the
+  // rest. After it nothing more is done.
+  void give_up();
 
  private:
   void run(const std::stop_token& stop);

@@ -410,6 +410,11 @@ class MpiTransport final : public Transport {
     return make_mpi_transport(Communicator(part), Bytes(largest_));
   }
 
+  void get_on() override {
+    int found = 0;
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, message_tag, comm(), &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
+  }
+
   std::unique_ptr<SharedMemory> share(Bytes each) override {
     int on_host = 0;
     {

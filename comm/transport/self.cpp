@@ -69,6 +69,7 @@ class SelfTransport final : public Transport {
   std::unique_ptr<Transport> split(int color, int) override { return color < 0 ? nullptr : make_self_transport(); }
   std::unique_ptr<Transport> split_by_node() override { return make_self_transport(); }
   std::unique_ptr<SharedMemory> share(Bytes each) override { return std::make_unique<OwnMemory>(each); }
+  void get_on() override {}
 };
 
 }  // namespace

@@ -86,6 +86,8 @@ class Transport {
   // `each` bytes of every rank, 64-byte aligned, contents undefined. Collective; nullptr, on all ranks alike, where
   // they do not all share one host's memory. Throws Error(Runtime) where the host has not so much to share.
   virtual std::unique_ptr<SharedMemory> share(Bytes each) = 0;
+  // Gets on with what has been sent and may still be on its way out; for whoever waits otherwise than in a call.
+  virtual void get_on() = 0;
 };
 
 // Throws Error(Usage) where the build has no NCCL: see nccl_absent.cpp.

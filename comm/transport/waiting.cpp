@@ -1,5 +1,7 @@
 #include "comm/transport/waiting.h"
 
+#include "comm/transport/patience.h"
+
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -59,7 +61,8 @@ Waiting::~Waiting() {
     const std::lock_guard lock(guard);
     current = nullptr;
   }
-  waited_ns.fetch_add(std::chrono::nanoseconds(Clock::now() - since_).count(), std::memory_order_relaxed);
+  // A thread with patience waits beside the computation: who waits for it counts that.
+  if (!is_patient()) add_waited_seconds(std::chrono::duration<double>(Clock::now() - since_).count());
   ended.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -90,6 +93,9 @@ std::optional<std::string> what_is_waited_for() {
   return current->words();
 }
 
+void add_waited_seconds(double seconds) {
+  waited_ns.fetch_add(static_cast<std::int64_t>(seconds * 1e9), std::memory_order_relaxed);
+}
 double waited_seconds() {
   return static_cast<double>(waited_ns.load(std::memory_order_relaxed)) * 1e-9;
 }

@@ -52,8 +52,9 @@ class Waiting {
 
 // "waits for rank 2: 0 of 8192 bytes received (MPI_Waitsome)"; nothing where this process does not wait. Any thread.
 std::optional<std::string> what_is_waited_for();
-// All the time that has been waited so far.
+// All the time so far in which this process did nothing but wait for other ranks.
 double waited_seconds();
+void add_waited_seconds(double seconds);  // for whoever waits for a thread that waits for them
 // How many waits have come to an end: a sign of life.
 std::int64_t waits_ended();
 

@@ -36,6 +36,7 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   }
   set_progress(progress_step(), "exchange");
   saved.plan = lane_->plan(tokens, slots);
+  const ExchangeLane::Guard guard(*lane_);
 
   const ArenaScope scope(scratch);
   if (saved.plan.in_rounds) {
@@ -127,6 +128,7 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   const std::int64_t tokens = dy.dim(0);
   const ArenaScope scope(scratch);
   std::vector<float> dslot_weight(saved.assignment.kept.size());
+  const ExchangeLane::Guard guard(*lane_);
   Tensor shared_dx;
   if (saved.plan.in_rounds) {
     backward_rounds(dy, scratch, saved, dx, dslot_weight.data());

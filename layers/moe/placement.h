@@ -8,11 +8,17 @@
 
 #include "comm/base/ids.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 namespace switchyard {
+
+// How many of `wanted` more copies there is room for: a copy never stands twice on a rank.
+inline std::int64_t copies_that_fit(std::int64_t wanted, std::int64_t experts, int ranks) {
+  return std::min(wanted, experts * (ranks - 1));
+}
 
 class Placement {
  public:

@@ -233,19 +233,6 @@ TEST_CASE("how rows lie on the wire: one key for all ways, and one for each") {
   CHECK(faults_of_text("[parallel]\nexchange = 'hierarchical'").empty());
 }
 
-TEST_CASE("a bound of received rows leaves room for one of each rank") {
-  const std::string bound = "[moe]\nexperts = 6\nmax_received_rows = ";
-  CHECK(faults_of_text(bound + "3", 4) ==
-        Sets{"x.toml:3: moe.max_received_rows = 3 is less than a row of each of the 4 ranks that share the experts: at "
-             "least 4, or 0 for no bound"});
-  CHECK(faults_of_text(bound + "4", 4).empty());
-  CHECK(faults_of_text(bound + "0", 4).empty());
-  CHECK(faults_of_text(bound + "6", 8).empty());  // a group has a rank an expert at most
-  CHECK(faults_of_text(bound + "5", 8).size() == 1);
-  CHECK(faults_of_text(bound + "3\n[parallel]\nexpert = 3", 8).empty());
-  CHECK(faults_of_text(bound + "1", 0).empty());  // how many ranks there are is not known
-}
-
 TEST_CASE("sizes whose products would not fit are told with their numbers") {
   const auto fault = [](const std::string& text) {
     const auto faults = faults_of_text(text);

@@ -90,37 +90,6 @@ void check_moe(const Config& config, int ranks, Check& check) {
   }
 }
 
-// No rank has an expert twice, so that the smallest expert group has room for one copy of each on each of its ranks.
-void check_replicas(const Config& config, int ranks, Check& check) {
-  const MoeConfig& moe = config.moe;
-  const std::int64_t expert = config.parallel.expert;
-  if (!check.sound({"moe.replicas", "moe.experts", "parallel.expert"}) || moe.replicas == 0 || moe.every == 0) return;
-  if (ranks <= 0 || expert > ranks || expert > moe.experts) return;  // told elsewhere, if at all
-  const std::int64_t group = expert > 0 ? expert : std::min<std::int64_t>(ranks, moe.experts);
-  const std::int64_t smallest = ranks % group == 0 ? group : ranks % group;
-  const std::int64_t most = moe.experts * (smallest - 1);
-  if (moe.replicas <= most) return;
-  check.tell(
-      "moe.replicas = {} more copies cannot be laid out: the {} ranks make expert groups of {}{}, and no rank has an "
-      "expert twice, so that a group of {} has room for {} copies besides moe.experts = {}",
-      moe.replicas, ranks, group, smallest == group ? "" : fmt::format(", the last of {}", smallest), smallest, most,
-      moe.experts);
-}
-
-// A round takes at least one row of each rank of the group.
-void check_received_rows(const Config& config, int ranks, Check& check) {
-  const std::int64_t bound = config.moe.max_received_rows;
-  if (!check.sound({"moe.max_received_rows", "moe.experts", "parallel.expert"}) || bound == 0) return;
-  const std::int64_t group =
-      config.parallel.expert > 0 ? config.parallel.expert : std::min<std::int64_t>(ranks, config.moe.experts);
-  if (bound < group) {
-    check.tell(
-        "moe.max_received_rows = {} is less than a row of each of the {} ranks that share the experts: at least {}, or "
-        "0 for no bound",
-        bound, group, group);
-  }
-}
-
 void check_train(const TrainConfig& train, Check& check) {
   if (check.sound({"train.global_batch", "train.micro_batch"}) && train.global_batch % train.micro_batch != 0) {
     check.tell("train.global_batch = {} sequences is not a multiple of train.micro_batch = {}", train.global_batch,
@@ -207,8 +176,6 @@ void check_combinations(const Config& config, int ranks, const KeyPlaces& places
   check_device(config.device, check);
   check_model(config.model, check);
   check_moe(config, ranks, check);
-  check_replicas(config, ranks, check);
-  check_received_rows(config, ranks, check);
   check_train(config.train, check);
   check_sizes(config, check);
 }

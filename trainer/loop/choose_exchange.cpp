@@ -11,6 +11,7 @@
 #include <set>
 
 #include <fmt/core.h>
+#include <sys/statvfs.h>
 
 namespace switchyard {
 namespace {
@@ -26,6 +27,21 @@ LaneSettings settings_of(const Config& config) {
   settings.plan.max_received_rows = config.moe.max_received_rows;
   settings.overlap = exchange.chunks > 1 || config.moe.shared_experts > 0;
   return settings;
+}
+
+// What the hierarchical exchange may come to share of a rank's memory: two halves of the slots of a micro-batch.
+std::int64_t shared_bytes(const Config& config) {
+  const std::int64_t tokens = config.train.micro_batch * config.model.seq_len;
+  return 2 * tokens * config.moe.top_k * config.model.d_model * size_of(DType::F32);
+}
+
+// Has this host so much to share for all its ranks? Linux keeps shared memory in /dev/shm; a container's is often 64
+// MB.
+bool has_room_to_share(const Config& config, std::int64_t ranks_of_node) {
+  struct statvfs space {};
+  if (statvfs("/dev/shm", &space) != 0) return true;  // it is kept elsewhere
+  return static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize) >
+         static_cast<double>(shared_bytes(config)) * static_cast<double>(ranks_of_node);
 }
 
 // Rows as a micro-batch of the run has them, to experts by chance.
@@ -52,20 +68,23 @@ class Trial {
 
   std::int64_t rows() const { return rows_; }
 
-  // Plan, dispatch and combine, seconds.
-  double time(Exchange& exchange, const WireFormats& wire) {
+  // Plan, dispatch and combine of all pieces, seconds.
+  double time(Exchange& exchange, const LaneSettings& settings) {
     exchange.group().barrier();
     const auto start = std::chrono::steady_clock::now();
-    Plan plan = exchange.plan(rows_, slots_);
-    const PlanPiece& piece = plan.pieces.front();
-    received_.resize(usize(piece.received_rows() * width_));
-    exchange.dispatch(plan, 0, values_.data(), width_, wire.dispatch, received_.data());
+    Plan plan = exchange.plan(rows_, slots_, settings.plan);
     back_.resize(values_.size());
-    if (config_.train.numerics == Numerics::Fast) {
-      exchange.combine_rows(plan, 0, received_.data(), width_, wire.combine, nullptr, back_.data(), nullptr);
-    } else {
-      slot_rows_.resize(usize(piece.received_slots() * width_));
-      exchange.combine_slots(plan, 0, slot_rows_.data(), width_, wire.combine, nullptr, back_.data(), nullptr);
+    for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+      const PlanPiece& piece = plan.pieces[p];
+      received_.resize(usize(piece.received_rows() * width_));
+      exchange.dispatch(plan, p, values_.data(), width_, settings.wire.dispatch, received_.data());
+      if (config_.train.numerics == Numerics::Fast) {
+        exchange.combine_rows(plan, p, received_.data(), width_, settings.wire.combine, nullptr, back_.data(), nullptr);
+      } else {
+        slot_rows_.resize(usize(piece.received_slots() * width_));
+        exchange.combine_slots(plan, p, slot_rows_.data(), width_, settings.wire.combine, nullptr, back_.data(),
+                               nullptr);
+      }
     }
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
@@ -88,7 +107,16 @@ ChosenExchange choose_exchange(const Group& world, const Group& group, const std
   };
   const std::string& wanted = config.parallel.exchange;
   if (wanted == "flat") return {lane_of(make_flat_exchange(group, node_of)), ""};
-  if (wanted == "auto" && world.size() == 1) return {lane_of(make_flat_exchange(group, node_of)), "one rank"};
+  if (wanted == "auto") {
+    const Node here = node_of[usize(group.rank().value())];
+    const bool room = has_room_to_share(config, std::count(node_of.begin(), node_of.end(), here));
+    const std::string why = world.size() == 1       ? "one rank"
+                            : config.moe.every == 0 ? "no mixture"
+                            : world.any(!room)
+                                ? fmt::format("/dev/shm has no room for {} MiB a rank", shared_bytes(config) >> 20)
+                                : "";
+    if (!why.empty()) return {lane_of(make_flat_exchange(group, node_of)), why};
+  }
 
   std::unique_ptr<Exchange> hierarchical = make_hierarchical_exchange(group, node_of);
   if (world.any(hierarchical == nullptr)) {
@@ -108,17 +136,19 @@ ChosenExchange choose_exchange(const Group& world, const Group& group, const std
   best.fill(std::numeric_limits<double>::max());
   constexpr int rounds = 4;
   for (int round = 0; round < rounds; ++round) {
-    std::array<double, 2> times = {trial.time(*flat, settings.wire), trial.time(*hierarchical, settings.wire)};
+    std::array<double, 2> times = {trial.time(*flat, settings), trial.time(*hierarchical, settings)};
     world.max(times);
     if (round == 0) continue;  // memory is taken and connections are made
     for (std::size_t i = 0; i < best.size(); ++i) best[i] = std::min(best[i], times[i]);
   }
-  flat->take_traffic();
-  hierarchical->take_traffic();
+  // What the trial made them keep is given back.
+  flat = nullptr;
+  hierarchical = nullptr;
   const std::string why =
       fmt::format("{:.1f} ms against {:.1f} for {}, in a trial of {} tokens a rank", 1e3 * std::min(best[0], best[1]),
                   1e3 * std::max(best[0], best[1]), best[0] <= best[1] ? "hierarchical" : "flat", trial.rows());
-  return {lane_of(best[0] <= best[1] ? std::move(flat) : std::move(hierarchical)), why};
+  return {lane_of(best[0] <= best[1] ? make_flat_exchange(group, node_of) : make_hierarchical_exchange(group, node_of)),
+          why};
 }
 
 }  // namespace switchyard

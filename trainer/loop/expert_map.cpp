@@ -63,11 +63,17 @@ Rank ExpertMap::writer_of(std::int64_t layer, std::int64_t expert) const {
 void ExpertMap::rebalance(std::size_t mixture, std::span<const std::int64_t> loads,
                           std::span<const std::int64_t> pairs) {
   std::vector<Placement>& of_groups = placements_[mixture];
-  // Groups that lie on nodes in the same way, and are placed alike, get the same plan: it is worked out once.
+  // Groups that lie on nodes in the same way, and are placed alike, get the same plan: it is worked out once. Nodes are
+  // numbered in the order in which a group's ranks come to them.
   const auto pattern_of = [&](int group) {
     std::vector<Node> nodes = nodes_of(group);
-    const int first = nodes.front().value();
-    for (Node& node : nodes) node = Node(node.value() - first);
+    std::vector<Node> seen;
+    for (Node& node : nodes) {
+      const auto found = std::find(seen.begin(), seen.end(), node);
+      const auto number = static_cast<int>(found - seen.begin());
+      if (found == seen.end()) seen.push_back(node);
+      node = Node(number);
+    }
     return nodes;
   };
   struct Plan {
@@ -81,8 +87,10 @@ void ExpertMap::rebalance(std::size_t mixture, std::span<const std::int64_t> loa
     auto plan = std::find_if(plans.begin(), plans.end(),
                              [&](const Plan& other) { return other.pattern == pattern && other.before == now; });
     if (plan == plans.end()) {
-      Placement after =
-          plan_placement(now, {.loads = loads, .node_of = pattern, .replicas = replicas_, .together = pairs});
+      Placement after = plan_placement(now, {.loads = loads,
+                                             .node_of = pattern,
+                                             .replicas = copies_that_fit(replicas_, now.experts(), now.ranks()),
+                                             .together = pairs});
       plans.push_back({pattern, now, std::move(after)});
       plan = std::prev(plans.end());
     }

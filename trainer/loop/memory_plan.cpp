@@ -1,5 +1,6 @@
 #include "trainer/loop/memory_plan.h"
 
+#include "layers/moe/placement.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/gemm.h"
 #include "trainer/model/catalogue.h"
@@ -20,11 +21,17 @@ struct Load {
   bool in_rounds = false;           // R is bounded, and nothing of the experts is kept from forward to backward
 };
 
+// Of a mixture layer's experts in an expert group, all copies counted.
+std::int64_t copies_in(const Config& config, const Grid& grid, int group) {
+  const MoeConfig& moe = config.moe;
+  return moe.experts + copies_that_fit(moe.replicas, moe.experts, grid.group_size(group));
+}
+
 // How many experts a rank has of each mixture layer: copies count, and lie as evenly as the experts alone.
 std::int64_t experts_on(const Config& config, const Grid& grid, Rank rank) {
   const int group = grid.group_of(rank);
   const int in_group = rank.value() - grid.first_rank(group).value();
-  return balanced_part(config.moe.experts + config.moe.replicas, grid.group_size(group), in_group).size();
+  return balanced_part(copies_in(config, grid, group), grid.group_size(group), in_group).size();
 }
 
 Load load_of(const Config& config, const Grid& grid, Rank rank) {
@@ -34,8 +41,8 @@ Load load_of(const Config& config, const Grid& grid, Rank rank) {
   const double senders = std::min<double>(static_cast<double>(micro_batches), grid.ranks) / grid.ranks;
   const int group = grid.group_of(rank);
   const int size = grid.group_size(group);
-  const double share = static_cast<double>(experts_on(config, grid, rank)) /
-                       static_cast<double>(config.moe.experts + config.moe.replicas);
+  const double share =
+      static_cast<double>(experts_on(config, grid, rank)) / static_cast<double>(copies_in(config, grid, group));
   const double group_tokens = static_cast<double>(load.tokens * size) * senders;
   const double top_k = static_cast<double>(config.moe.top_k);
   // A young router is uneven: in its first steps some rank gets about half as much again as its share.
@@ -75,7 +82,8 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     elements += spec.shape.size();
     // An expert has a copy in each group and, on the average, its part of the others.
     const std::int64_t of = spec.owner.replicated() ? 1 : moe.experts;
-    const std::int64_t copies = spec.owner.replicated() ? grid.ranks : grid.groups() * (moe.experts + moe.replicas);
+    const std::int64_t copies =
+        spec.owner.replicated() ? grid.ranks : grid.groups() * copies_in(config, grid, grid.group_of(rank));
     shares += split ? (spec.shape.size() * of + copies - 1) / copies : spec.shape.size();
     if (spec.shape.rank() != 2) continue;
     if (spec.name == "embed_tokens.weight" && !model.tie_embeddings) continue;  // rows are looked up, not multiplied

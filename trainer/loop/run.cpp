@@ -142,6 +142,8 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.device = config.device;
   banner.exchange = layout.lane().name();
   banner.why_exchange = layout.why_exchange();
+  banner.wire = config.exchange;
+  banner.max_received_rows = config.moe.max_received_rows;
   banner.numerics = config.train.numerics == Numerics::Reproducible ? "reproducible" : "fast";
   banner.d_model = config.model.d_model;
   banner.layers = config.model.layers;

@@ -4,6 +4,8 @@
 #include "trainer/monitor/memory.h"
 #include "trainer/monitor/progress.h"
 
+#include <algorithm>
+#include <array>
 #include <numeric>
 
 #include <fmt/core.h>
@@ -49,8 +51,20 @@ std::string mixture(const Banner& banner) {
 }
 
 std::string exchange(const Banner& banner) {
-  return banner.why_exchange.empty() ? banner.exchange
-                                     : fmt::format("{} (picked: {})", banner.exchange, banner.why_exchange);
+  std::string text = banner.exchange;
+  if (!banner.why_exchange.empty()) text += fmt::format(" (picked: {})", banner.why_exchange);
+  const ExchangeConfig& wire = banner.wire;
+  const std::array<std::string, 4> ways = {wire.of(wire.dispatch), wire.of(wire.combine),
+                                           wire.of(wire.dispatch_backward), wire.of(wire.combine_backward)};
+  if (std::count(ways.begin(), ways.end(), ways[0]) == 4) {
+    if (ways[0] != "fp32") text += fmt::format(", {} on the wire", ways[0]);
+  } else {
+    text += fmt::format(", on the wire {} and {} forward, {} and {} backward", ways[0], ways[1], ways[2], ways[3]);
+  }
+  if (wire.chunks > 1) text += fmt::format(", in {} chunks beside the computation", wire.chunks);
+  if (banner.max_received_rows > 0)
+    text += fmt::format(", at most {} received rows at a time", banner.max_received_rows);
+  return text;
 }
 
 std::string parameters(const Banner& banner) {

@@ -1,6 +1,8 @@
 // The startup banner: what runs where, how large it is, and how much memory it will take, before the first step.
 #pragma once
 
+#include "trainer/config/config.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -21,8 +23,10 @@ struct Banner {
   std::int64_t zero = 0;           // parallel.zero
   std::string device;              // "cpu"
   std::string exchange;            // "flat"
-  std::string why_exchange;        // why auto picked it; empty: the config said it
-  std::string numerics;            // "reproducible"
+  ExchangeConfig wire;
+  std::int64_t max_received_rows = 0;
+  std::string why_exchange;  // why auto picked it; empty: the config said it
+  std::string numerics;      // "reproducible"
 
   std::int64_t d_model = 0;
   std::int64_t layers = 0;
