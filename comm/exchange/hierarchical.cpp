@@ -372,6 +372,7 @@ void HierarchicalExchange::dispatch(Plan& plan, std::size_t index, const float* 
     away += size_of_block(route.out[usize(other_node(i))].counts(), other_node(i)).total();
   }
   std::byte* packed = sent_.bytes(away);
+  std::vector<SendPart> sends;
   for (int i = 1; i < places_.nodes(); ++i) {
     const int node = other_node(i);
     const Block& block = route.out[usize(node)];
@@ -385,10 +386,11 @@ void HierarchicalExchange::dispatch(Plan& plan, std::size_t index, const float* 
       const std::int64_t part_rows = parts.end(part) - parts.begin(part);
       encode_rows(wire, rows, std::span(block.rows).subspan(usize(parts.begin(part)), usize(part_rows)), width,
                   packed + metadata);
-      const SendPart message{entry, packed, Bytes(metadata + part_rows * row_bytes)};
-      underway.start(std::span(&message, 1), {});
-      packed += message.size.value();
+      sends.push_back({entry, packed, Bytes(metadata + part_rows * row_bytes)});
+      packed += sends.back().size.value();
     }
+    underway.start(sends, {});
+    sends.clear();
     traffic_.across_nodes.rows += size.rows;
     traffic_.across_nodes.metadata += size.metadata;
   }
