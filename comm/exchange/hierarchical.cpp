@@ -372,8 +372,9 @@ void HierarchicalExchange::dispatch(Plan& plan, std::size_t index, const float* 
     away += size_of_block(route.out[usize(other_node(i))].counts(), other_node(i)).total();
   }
   std::byte* packed = sent_.bytes(away);
-  std::vector<SendPart> sends;
+  std::vector<std::vector<SendPart>> parts_for;  // by node
   for (int i = 1; i < places_.nodes(); ++i) {
+    std::vector<SendPart>& sends = parts_for.emplace_back();
     const int node = other_node(i);
     const Block& block = route.out[usize(node)];
     const BlockSize size = size_of_block({isize(block.rows.size()), isize(block.slots.size())}, node);
@@ -389,11 +390,21 @@ void HierarchicalExchange::dispatch(Plan& plan, std::size_t index, const float* 
       sends.push_back({entry, packed, Bytes(metadata + part_rows * row_bytes)});
       packed += sends.back().size.value();
     }
-    underway.start(sends, {});
-    sends.clear();
     traffic_.across_nodes.rows += size.rows;
     traffic_.across_nodes.metadata += size.metadata;
   }
+  // In turn to each node, so that no node's link waits for the others', and together, so that they are asked after at
+  // once.
+  std::vector<SendPart> sends;
+  for (std::size_t part = 0, more = 1; more > 0; ++part) {
+    more = 0;
+    for (const std::vector<SendPart>& of_node : parts_for) {
+      if (part >= of_node.size()) continue;
+      sends.push_back(of_node[part]);
+      ++more;
+    }
+  }
+  underway.start(sends, {});
 
   // What the other ranks of this node want of this rank's rows, and then its own.
   const Block& near = route.out[usize(places_.my_node())];
