@@ -70,9 +70,8 @@ Environment::Environment(Bytes largest_message) {
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_SERIALIZED) {
     fail(ErrorKind::Runtime,
-         "MPI provides thread level {} (MPI_THREAD_SINGLE), but MPI_THREAD_SERIALIZED ({}) is needed: use an MPI that "
-         "was "
-         "built with threads",
+         "MPI provides thread level {}, but MPI_THREAD_SERIALIZED ({}) is needed: use an MPI that was built with "
+         "threads",
          provided, MPI_THREAD_SERIALIZED);
   }
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");

@@ -135,8 +135,9 @@ std::vector<ConfigKey> make_keys() {
   moe.integer("shared_experts", &X::shared_experts, at_least(0, 1 << 10), "experts that every token goes to besides");
   moe.choice("router", &X::router, {"topk"}, "how tokens choose experts");
   moe.flag("renormalise", &X::renormalise, "gate weights of a token's experts sum to 1; unless said, where top_k > 1");
-  moe.integer("replicas", &X::replicas, at_least(0, 1 << 20),
-              "more copies, of the experts that are chosen most, on other ranks of an expert group");
+  moe.integer(
+      "replicas", &X::replicas, at_least(0, 1 << 20),
+      "more copies, of the experts that are chosen most, on other ranks of an expert group, as far as they have room");
   moe.integer("rebalance_every", &X::rebalance_every, at_least(0, most_count),
               "steps after which experts move between ranks, so that each has the same work; 0: they stay");
   moe.integer("max_received_rows", &X::max_received_rows, at_least(0, most_count),
@@ -223,9 +224,10 @@ std::vector<ConfigKey> make_keys() {
   watchdog.real("allowance_s", &W::allowance_s, above(0),
                 "seconds without a sign of life, for the first step, evaluations, loading and saving; to be longer "
                 "than a whole load or save, which the ranks that are done wait for");
-  watchdog.real("silence_s", &W::silence_s, at_least(0),
-                "seconds in which nothing, not even an acknowledgement, comes from another host over TCP, until the job "
-                "ends and names that host (4 at least); 0: never");
+  watchdog.real(
+      "silence_s", &W::silence_s, at_least(0),
+      "seconds in which nothing, not even an acknowledgement, comes from another host over TCP, until the job "
+      "ends and names that host (4 at least); 0: never");
   return keys;
 }
 
