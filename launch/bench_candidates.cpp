@@ -1,6 +1,7 @@
 #include "launch/bench_candidates.h"
 
 #include "comm/device/device.h"
+#include "comm/exchange/scratch.h"
 
 #include <algorithm>
 #include <numeric>
@@ -8,8 +9,6 @@
 
 namespace switchyard {
 namespace {
-
-constexpr std::int64_t parallel_floats = 1 << 14;  // less is done sooner by one thread than shared out
 
 float factor_of(std::int32_t expert) {
   return static_cast<float>(expert % 3 + 1);

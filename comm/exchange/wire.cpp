@@ -4,6 +4,7 @@
 #include "comm/base/error.h"
 #include "comm/base/ids.h"
 #include "comm/base/nearest.h"
+#include "comm/exchange/scratch.h"
 
 #include <algorithm>
 
@@ -11,8 +12,6 @@
 
 namespace switchyard {
 namespace {
-
-constexpr std::int64_t parallel_floats = 1 << 14;  // less is done sooner by one thread than shared out
 
 constexpr std::int64_t aligned(std::int64_t bytes) {
   return (bytes + 3) / 4 * 4;
