@@ -1,6 +1,7 @@
 #include "comm/transport/mpi.h"
 
-#include "comm/transport/patience.h"
+#include "comm/transport/mpi_messages.h"
+#include "comm/transport/mpi_shared_memory.h"
 #include "comm/transport/waiting.h"
 
 #include <algorithm>
@@ -12,19 +13,6 @@
 
 namespace switchyard {
 namespace {
-
-std::string words_of(int code) {
-  char text[MPI_MAX_ERROR_STRING];
-  int length = 0;
-  if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) return fmt::format("MPI error {}", code);
-  return {text, usize(length)};
-}
-
-template <class... Args>
-[[noreturn]] void mpi_failed(int code, fmt::format_string<Args...> format, Args&&... args) {
-  mpi_call_failed = true;
-  fail(ErrorKind::Runtime, "{}: {}", fmt::format(format, std::forward<Args>(args)...), words_of(code));
-}
 
 MPI_Datatype mpi_type(DType dtype) {
   switch (dtype) {
@@ -61,161 +49,6 @@ MPI_Op mpi_op(ReduceOp op, DType dtype) {
   }
   fail(ErrorKind::Runtime, "unknown reduction {}", static_cast<int>(op));
 }
-
-constexpr int message_tag = 1;
-
-// Messages of one start(), cut where they are too large for one MPI call.
-class MpiMessages final : public Messages {
- public:
-  MpiMessages(MPI_Comm communicator, int rank, const std::vector<int>& world_rank_of, std::int64_t largest)
-      : communicator_(communicator), rank_(rank), world_rank_of_(world_rank_of), largest_(largest) {}
-
-  // A failure elsewhere leaves messages behind that nobody will answer: they are then given up, as the job ends.
-  ~MpiMessages() override {
-    int ended = 0;
-    if (open_ == 0 || MPI_Finalized(&ended) != MPI_SUCCESS || ended != 0) return;
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-      if (requests_[i] == MPI_REQUEST_NULL) continue;
-      if (messages_[i].received) MPI_Cancel(&requests_[i]);
-      MPI_Request_free(&requests_[i]);
-    }
-  }
-
-  void start_receive(int place, const ReceivePart& part) {
-    open_parts_.resize(std::max(open_parts_.size(), usize(place + 1)), 0);
-    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
-      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
-      MPI_Request request = MPI_REQUEST_NULL;
-      const int code = MPI_Irecv(static_cast<std::byte*>(part.data) + begin, now, MPI_BYTE, part.from.value(),
-                                 message_tag, communicator_, &request);
-      started(code, request, in_flight(true, part.from, now), place);
-      ++open_parts_[usize(place)];
-    }
-  }
-
-  void start_send(const SendPart& part) {
-    for (std::int64_t begin = 0; begin < part.size.value(); begin += largest_) {
-      const int now = checked_int(std::min(largest_, part.size.value() - begin), "a message's size");
-      MPI_Request request = MPI_REQUEST_NULL;
-      const int code = MPI_Isend(static_cast<const std::byte*>(part.data) + begin, now, MPI_BYTE, part.to.value(),
-                                 message_tag, communicator_, &request);
-      started(code, request, in_flight(false, part.to, now), -1);
-    }
-  }
-
-  bool poll(std::vector<int>& arrived) override {
-    if (open_ > 0) settle(MPI_Testsome, "MPI_Testsome", &arrived);
-    return open_ == 0;
-  }
-
-  // Some at a time, so that a rank which waits for ever can say for what.
-  void wait() override {
-    if (open_ == 0) return;
-    Waiting waiting("exchange", checked_int(isize(world_rank_of_.size()), "ranks"), messages_);
-    waiting_ = &waiting;
-    while (open_ > 0) {
-      if (!is_patient()) {
-        settle(MPI_Waitsome, "MPI_Waitsome", nullptr);
-      } else if (settle(MPI_Testsome, "MPI_Testsome", nullptr) == 0) {
-        pause_in_a_wait();
-      }
-    }
-    waiting_ = nullptr;
-  }
-
- private:
-  MessageInFlight in_flight(bool received, Rank peer, int size) const {
-    return {
-        .received = received, .peer = peer.value(), .world_peer = world_rank_of_[usize(peer.value())], .size = size};
-  }
-
-  void started(int code, MPI_Request request, const MessageInFlight& message, int place) {
-    if (code != MPI_SUCCESS) [[unlikely]]
-      message_failed(code, message);
-    requests_.push_back(request);
-    messages_.push_back(message);
-    place_of_.push_back(place);
-    ++open_;
-  }
-
-  [[noreturn]] void message_failed(int code, const MessageInFlight& message) const {
-    mpi_failed(code, "rank {} could not {} rank {} a message of {} bytes", world_rank_of_[usize(rank_)],
-               message.received ? "receive from" : "send to", message.world_peer, message.size);
-  }
-
-  template <class Call>
-  int settle(Call call, const char* name, std::vector<int>* arrived) {
-    const int count = checked_int(isize(requests_.size()), "messages in one exchange");
-    statuses_.resize(requests_.size());
-    ended_.resize(requests_.size());
-    int now = 0;
-    const int code = call(count, requests_.data(), &now, ended_.data(), statuses_.data());
-    if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) [[unlikely]]
-      mpi_failed(code, "{} over {} ranks failed on rank {}", name, world_rank_of_.size(), rank_);
-    if (now <= 0) return 0;
-    const std::span<const int> ended = std::span(ended_).first(usize(now));
-    for (std::size_t i = 0; i < ended.size(); ++i) {
-      const MessageInFlight& message = messages_[usize(ended[i])];
-      if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS) [[unlikely]]
-        message_failed(statuses_[i].MPI_ERROR, message);
-      if (!message.received) continue;
-      check_arrived(statuses_[i], message);
-      const int place = place_of_[usize(ended[i])];
-      if (--open_parts_[usize(place)] == 0 && arrived != nullptr) arrived->push_back(place);
-    }
-    open_ -= now;
-    if (waiting_ != nullptr) {
-      waiting_->done(ended);
-    } else {
-      for (const int at : ended) messages_[usize(at)].done = true;
-    }
-    return now;
-  }
-
-  void check_arrived(const MPI_Status& status, const MessageInFlight& message) const {
-    int arrived = 0;
-    check_mpi(MPI_Get_count(&status, MPI_BYTE, &arrived), "MPI_Get_count");
-    require(arrived == message.size, "rank {} expected a message of {} bytes from rank {} and got one of {}",
-            world_rank_of_[usize(rank_)], message.size, message.world_peer, arrived);
-  }
-
-  MPI_Comm communicator_;
-  int rank_;
-  const std::vector<int>& world_rank_of_;
-  std::int64_t largest_;
-  int open_ = 0;
-  Waiting* waiting_ = nullptr;
-  std::vector<MessageInFlight> messages_;
-  std::vector<MPI_Request> requests_;
-  std::vector<int> place_of_;    // by request: of a receive, in the caller's list
-  std::vector<int> open_parts_;  // by place
-  std::vector<MPI_Status> statuses_;
-  std::vector<int> ended_;  // those that have just been sent or received
-};
-
-struct WindowTraits {
-  using Value = MPI_Win;
-  static Value none() { return MPI_WIN_NULL; }
-  static void release(Value window) noexcept {
-    int ended = 0;
-    if (std::uncaught_exceptions() > 0 || MPI_Finalized(&ended) != MPI_SUCCESS || ended != 0) return;
-    MPI_Win_unlock_all(window);
-    MPI_Win_free(&window);
-  }
-};
-
-class MpiSharedMemory final : public SharedMemory {
- public:
-  MpiSharedMemory(Handle<WindowTraits> window, std::vector<std::byte*> parts, Bytes size)
-      : window_(std::move(window)), parts_(std::move(parts)), size_(size) {}
-  std::byte* of(Rank rank) const override { return parts_[usize(rank.value())]; }
-  Bytes size() const override { return size_; }
-
- private:
-  Handle<WindowTraits> window_;
-  std::vector<std::byte*> parts_;
-  Bytes size_;
-};
 
 struct DatatypeTraits {
   using Value = MPI_Datatype;
@@ -399,56 +232,42 @@ class MpiTransport final : public Transport {
 
   std::unique_ptr<Transport> split(int color, int key) override {
     MPI_Comm part = MPI_COMM_NULL;
-    check_collective(MPI_Comm_split(comm(), color < 0 ? MPI_UNDEFINED : color, key, &part), "MPI_Comm_split");
+    {
+      const Waiting waiting("MPI_Comm_split", size_, 0);
+      check_collective(MPI_Comm_split(comm(), color < 0 ? MPI_UNDEFINED : color, key, &part), "MPI_Comm_split");
+    }
     return part == MPI_COMM_NULL ? nullptr : make_mpi_transport(Communicator(part), Bytes(largest_));
   }
 
   std::unique_ptr<Transport> split_by_node() override {
     MPI_Comm part = MPI_COMM_NULL;
-    check_collective(MPI_Comm_split_type(comm(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
-                     "MPI_Comm_split_type");
+    {
+      const Waiting waiting("MPI_Comm_split_type", size_, 0);
+      check_collective(MPI_Comm_split_type(comm(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
+                       "MPI_Comm_split_type");
+    }
     return make_mpi_transport(Communicator(part), Bytes(largest_));
   }
 
   void get_on() override {
     int found = 0;
-    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, message_tag, comm(), &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, MpiMessages::tag, comm(), &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
   }
 
   std::unique_ptr<SharedMemory> share(Bytes each) override {
-    int on_host = 0;
+    std::int64_t fewest = 0;
     {
       MPI_Comm host = MPI_COMM_NULL;
+      const Waiting waiting("MPI_Comm_split_type", size_, 0);
       check_collective(MPI_Comm_split_type(comm(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
                        "MPI_Comm_split_type");
       const Communicator owner(host);
+      int on_host = 0;
       check_mpi(MPI_Comm_size(host, &on_host), "MPI_Comm_size");
+      fewest = on_host;
     }
-    std::int64_t fewest = on_host;
     all_reduce(&fewest, 1, DType::I64, ReduceOp::Min);
-    if (fewest < size_) return nullptr;
-
-    const std::int64_t size = (each.value() + 63) / 64 * 64;
-    void* mine = nullptr;
-    MPI_Win made = MPI_WIN_NULL;
-    const int code = MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, comm(), &mine, &made);
-    if (code != MPI_SUCCESS) {
-      mpi_failed(code,
-                 "the {} ranks of this host could not share {} bytes each (is /dev/shm large enough? "
-                 "parallel.exchange = \"flat\" does without)",
-                 size_, size);
-    }
-    Handle<WindowTraits> window(made);
-    check_mpi(MPI_Win_lock_all(MPI_MODE_NOCHECK, made), "MPI_Win_lock_all");
-    std::vector<std::byte*> parts;
-    for (int r = 0; r < size_; ++r) {
-      MPI_Aint length = 0;
-      int unit = 0;
-      void* part = nullptr;
-      check_mpi(MPI_Win_shared_query(made, r, &length, &unit, &part), "MPI_Win_shared_query");
-      parts.push_back(static_cast<std::byte*>(part));
-    }
-    return std::make_unique<MpiSharedMemory>(std::move(window), std::move(parts), Bytes(size));
+    return fewest < size_ ? nullptr : make_mpi_shared_memory(comm(), each);
   }
 
  private:
@@ -533,6 +352,13 @@ void CommunicatorTraits::release(MPI_Comm communicator) noexcept {
   int ended = 0;
   if (std::uncaught_exceptions() > 0 || MPI_Finalized(&ended) != MPI_SUCCESS || ended != 0) return;
   MPI_Comm_free(&communicator);
+}
+
+std::string words_of_mpi(int code) {
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) return fmt::format("MPI error {}", code);
+  return {text, usize(length)};
 }
 
 void check_mpi(int code, const char* call) {

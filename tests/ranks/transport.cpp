@@ -4,10 +4,17 @@
 #include "comm/base/error.h"
 #include "comm/group/environment.h"
 #include "comm/transport/self.h"
+#include "comm/transport/waiting.h"
 #include "tests/support/check.h"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <functional>
 #include <numeric>
+#include <thread>
+#include <utility>
 
 namespace switchyard::test {
 namespace {
@@ -223,8 +230,9 @@ void refusals(Transport& t, Checks& checks) {
                 "a second Environment");
 }
 
-// Planted fault: ranks 0 and 1 do not agree on a size. The receiver must say so, and name the sender. (A message that is
-// longer than its place is MPI's own error, after which MPI promises nothing: a job ends there, and no test goes on.)
+// Planted fault: ranks 0 and 1 do not agree on a size. The receiver must say so, and name the sender. (A message that
+// is longer than its place is MPI's own error, after which MPI promises nothing: a job ends there, and no test goes
+// on.)
 void disagreement(Transport& t, Checks& checks) {
   if (t.size() < 2 || t.rank().value() > 1) return;
   const Rank peer(1 - t.rank().value());
@@ -237,6 +245,71 @@ void disagreement(Transport& t, Checks& checks) {
                 "a message of another size was taken: \"{}\"", message);
 }
 
+// Rank 0 comes to every call only once all others have said that they wait in it. So no call waits unseen: the watchdog
+// could not name it, and the time would count as this rank's own work.
+void waits(Transport& t, Checks& checks) {
+  const int me = t.rank().value();
+  const std::unique_ptr<SharedMemory> marks = t.share(Bytes(64));
+  std::unique_ptr<SharedMemory> memory;
+  std::unique_ptr<Transport> part;
+  std::vector<std::int64_t> in(usize(t.size()));
+  std::vector<std::int64_t> out(usize(t.size()));
+  const std::vector<std::int64_t> ones(usize(t.size()), 1);
+  const std::vector<std::pair<const char*, std::function<void()>>> calls = {
+      {"exchange",
+       [&] {
+         std::vector<SendPart> sends;
+         std::vector<ReceivePart> receives;
+         for (int r = 0; r < t.size(); ++r) {
+           sends.push_back({Rank(r), &out[usize(r)], Bytes(8)});
+           receives.push_back({Rank(r), &in[usize(r)], Bytes(8)});
+         }
+         t.exchange(sends, receives);
+       }},
+      {"all_to_all", [&] { t.all_to_all(out.data(), in.data(), 1); }},
+      {"all_to_all_rows", [&] { t.all_to_all_rows(out.data(), ones, in.data(), ones, Bytes(8)); }},
+      {"all_reduce", [&] { t.all_reduce(in.data(), t.size(), DType::I64, ReduceOp::Sum); }},
+      {"reduce_scatter", [&] { t.reduce_scatter(out.data(), in.data(), 1, DType::I64, ReduceOp::Sum); }},
+      {"all_gather_in_place", [&] { t.all_gather_in_place(in.data(), Bytes(8)); }},
+      {"all_gather", [&] { t.all_gather(std::as_bytes(std::span(out))); }},
+      {"broadcast", [&] { t.broadcast(in.data(), Bytes(8), Rank(0)); }},
+      {"barrier", [&] { t.barrier(); }},
+      {"share", [&] { memory = t.share(Bytes(4096)); }},
+      {"giving shared memory back", [&] { memory = nullptr; }},
+      {"split", [&] { part = t.split(0, 0); }},
+      {"split_by_node", [&] { part = t.split_by_node(); }},
+  };
+  const auto mark = [&](int rank) { return std::atomic_ref(*reinterpret_cast<std::int32_t*>(marks->of(Rank(rank)))); };
+  mark(me).store(0);
+  t.barrier();
+  std::int32_t number = 0;
+  for (const auto& [name, call] : calls) {
+    ++number;
+    std::int32_t first = 0;
+    if (me == 0) {
+      const auto start = std::chrono::steady_clock::now();
+      for (int r = 1; r < t.size(); ++r) {
+        while (mark(r).load() < number && std::chrono::steady_clock::now() - start < std::chrono::seconds(20)) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        first = std::min(first, mark(r).load() - number);
+      }
+      call();
+    } else {
+      const std::jthread watch([&](const std::stop_token& stop) {
+        while (!stop.stop_requested() && !what_is_waited_for()) std::this_thread::yield();
+        if (!stop.stop_requested()) mark(me).store(number);
+      });
+      call();
+    }
+    checks.expect(first == 0, "{}: a rank that waited in it did not say so", name);
+    // A rank that said nothing must not be taken for one that waits in the next call.
+    t.barrier();
+    mark(me).store(number);
+    t.barrier();
+  }
+}
+
 int run() {
   Environment env(Bytes(128));
   Transport& world = env.world().transport();
@@ -245,6 +318,7 @@ int run() {
   collectives(world, checks);
   splits(world, checks);
   refusals(world, checks);
+  waits(world, checks);
   const auto alone = make_self_transport();
   exchanges(*alone, checks);
   collectives(*alone, checks);
