@@ -27,4 +27,19 @@ void Buffer::zero() {
   if (data_ != nullptr) device_->fill(data_, 0, size_, device_->stream());
 }
 
+struct Device::Workspace {
+  Buffer memory;
+};
+
+void* Device::workspace(Bytes bytes) {
+  if (workspace_ == nullptr) workspace_ = std::make_shared<Workspace>();
+  Buffer& memory = workspace_->memory;
+  if (memory.size() < bytes) {
+    stream().synchronize();  // what has been asked for before may be in use
+    memory = Buffer();
+    memory = Buffer(*this, bytes);
+  }
+  return memory.data();
+}
+
 }  // namespace switchyard

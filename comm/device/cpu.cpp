@@ -76,6 +76,9 @@ class CpuDevice final : public Device {
   void copy_from_host(void* memory, const void* host, Bytes bytes, Stream&) override {
     if (bytes.value() > 0) std::memcpy(memory, host, usize(bytes.value()));
   }
+  void copy(void* to, const void* from, Bytes bytes, Stream&) override {
+    if (bytes.value() > 0) std::memcpy(to, from, usize(bytes.value()));
+  }
   Stream& stream() override { return stream_; }
 
  private:

@@ -30,19 +30,32 @@ class Device {
   // 64-byte aligned at least; contents are undefined. Throws Error(Runtime) naming the size where there is no memory.
   virtual void* allocate(Bytes bytes) = 0;
   virtual void release(void* memory, Bytes bytes) noexcept = 0;
+  // In the stream's order. What the host gives may be touched again when the call returns, and what it asks for is
+  // there then; the rest may still be under way.
   virtual void fill(void* memory, int byte, Bytes bytes, Stream& stream) = 0;
   virtual void copy_to_host(void* host, const void* memory, Bytes bytes, Stream& stream) = 0;
   virtual void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) = 0;
-  virtual Stream& stream() = 0;  // the device's main stream
+  virtual void copy(void* to, const void* from, Bytes bytes, Stream& stream) = 0;  // both on this device
+  virtual Stream& stream() = 0;                                                    // the device's main stream
+
+  // Room for one op of the main stream, until the next op asks for it; grows and stays.
+  void* workspace(Bytes bytes);
+
+ private:
+  struct Workspace;
+  std::shared_ptr<Workspace> workspace_;  // its type is not known here
 };
 
 Device& cpu_device();
-// "cpu", "cuda" or "cuda:N". Throws Error(Usage) for an unknown name and for CUDA in a build without it.
-Device& open_device(std::string_view name);
+// "cpu", "cuda" or "cuda:N". "cuda": the ranks of a node take its GPUs in turn. Throws Error(Usage) for an unknown
+// name, for CUDA in a build without it and for a GPU that is not there.
+Device& open_device(std::string_view name, int rank_in_node = 0);
+void check_device(std::string_view name);  // the same, without opening it
 
-namespace detail {
-Device& open_cuda(int index);  // cuda.cpp or cuda_absent.cpp
-}
+namespace detail {  // cuda.cpp or cuda_absent.cpp
+Device& open_cuda(int index);
+int check_cuda(int index);  // how many GPUs there are; throws where `index` is none of them
+}  // namespace detail
 
 // Memory of a device; move-only.
 class Buffer {

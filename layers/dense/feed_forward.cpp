@@ -28,20 +28,6 @@ void add_weight_gradients(const Tensor& dy, const Tensor& x, const RowSegments& 
   grouped_weight_gradient(dy, x, rows.ranges, rows.segment_begin, rows.network_begin, gradients);
 }
 
-// sum += dy^T x over the rows, each element one chain that goes on from what the sum holds.  dy: [R, N], x: [R, K]
-void carry_weight_gradient(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, Tensor sum) {
-  if (rows.size() == 0) return;
-  const ArenaScope scope(scratch);
-  Tensor transposed = allocate(scratch, {dy.cols(), rows.size()});
-  for (std::int64_t r = 0; r < rows.size(); ++r) {
-    const float* const from = dy.f32() + (rows.begin + r) * dy.cols();
-    for (std::int64_t c = 0; c < dy.cols(); ++c) transposed.f32()[c * rows.size() + r] = from[c];
-  }
-  PackedMatrix packed;
-  packed.pack(x.slice(rows.begin, rows.size()));
-  gemm(transposed, packed, sum, /*accumulate=*/true);
-}
-
 }  // namespace
 
 FeedForward::FeedForward(std::span<const FeedForwardWeights> networks, Activation activation)
@@ -125,15 +111,15 @@ FeedForward::Carried FeedForward::allocate_carried(Arena& arena) const {
 
 void FeedForward::carry_weights(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, const Saved& saved,
                                 const Carried& carried) {
-  carry_weight_gradient(dy, saved.hidden, rows, scratch, carried.down);
-  if (activation_ == Activation::SwiGLU) carry_weight_gradient(saved.gate, x, rows, scratch, carried.gate);
-  carry_weight_gradient(saved.up, x, rows, scratch, carried.up);
+  add_weight_product(dy, saved.hidden, rows, scratch, carried.down);
+  if (activation_ == Activation::SwiGLU) add_weight_product(saved.gate, x, rows, scratch, carried.gate);
+  add_weight_product(saved.up, x, rows, scratch, carried.up);
 }
 
 void FeedForward::add_carried(std::int64_t network, const Carried& carried) {
   const auto add = [](const GradientSum& sum, const Tensor& partial) {
     add_partial(sum, partial.f32(), partial.size());
-    std::fill_n(partial.f32(), partial.size(), 0.0F);
+    partial.device().fill(partial.raw(), 0, Bytes(partial.size() * size_of(DType::F32)), partial.device().stream());
   };
   add(down_[usize(network)].gradient(), carried.down);
   if (activation_ == Activation::SwiGLU) add(gate_[usize(network)].gradient(), carried.gate);

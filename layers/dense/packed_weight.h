@@ -16,14 +16,18 @@ class PackedWeight {
 
   const PackedMatrix& forward() {  // y = x W^T
     if (forward_version_ != parameter_->version()) {
-      forward_.pack_transposed(parameter_->value());
+      forward_.pack_transposed(parameter_->value(), parameter_->compute());
       forward_version_ = parameter_->version();
     }
     return forward_;
   }
   const PackedMatrix& backward() {  // dx = dy W
     if (backward_version_ != parameter_->version()) {
-      backward_.pack(parameter_->value());
+      if (on_cpu(parameter_->value())) {
+        backward_.pack(parameter_->value());
+      } else {
+        backward_.refer_transposed(forward());
+      }
       backward_version_ = parameter_->version();
     }
     return backward_;

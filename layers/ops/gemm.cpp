@@ -1,8 +1,10 @@
 #include "layers/ops/gemm.h"
 
 #include "comm/base/timers.h"
+#include "layers/ops/convert.h"
 #include "layers/ops/gemm_cpu.h"
 #include "layers/ops/gemm_layout.h"
+#include "layers/ops/gemm_matmul.h"
 
 #include <array>
 
@@ -25,25 +27,45 @@ std::int64_t PackedMatrix::packed_size(std::int64_t k, std::int64_t n) {
   return k * gemm_layout::panels(n) * gemm_layout::panel_width;
 }
 
-void PackedMatrix::pack_transposed(const Tensor& weight) {
-  require(weight.shape().rank() == 2, "pack: a weight is {}, wanted [N, K]", weight.shape().to_string());
-  assign(weight.f32(), weight.dim(1), weight.dim(0), 1, weight.dim(1), weight.device());
+void PackedMatrix::pack_transposed(const Tensor& weight, DType as) {
+  assign(weight, true, as);
 }
 
-void PackedMatrix::pack(const Tensor& weight) {
-  require(weight.shape().rank() == 2, "pack: a weight is {}, wanted [N, K]", weight.shape().to_string());
-  assign(weight.f32(), weight.dim(0), weight.dim(1), weight.dim(1), 1, weight.device());
+void PackedMatrix::pack(const Tensor& weight, DType as) {
+  assign(weight, false, as);
 }
 
-void PackedMatrix::assign(const float* source, std::int64_t k, std::int64_t n, std::int64_t k_stride,
-                          std::int64_t n_stride, Device& device) {
-  if (device.kind() != DeviceKind::Cpu) fail_on_device("pack", device);
-  const Bytes bytes(packed_size(k, n) * size_of(DType::F32));
-  if (memory_.device() != &device || memory_.size() != bytes) memory_ = Buffer(device, bytes);
-  k_ = k;
-  n_ = n;
+void PackedMatrix::assign(const Tensor& weight, bool transposed, DType as) {
+  require(weight.shape().rank() == 2, "pack: a weight is {}, wanted [N, K]", weight.shape().to_string());
+  Device& device = weight.device();
+  k_ = weight.dim(transposed ? 1 : 0);
+  n_ = weight.dim(transposed ? 0 : 1);
+  transposed_ = transposed;
+  const bool on_the_cpu = on_cpu(weight);
+  require(as == DType::F32 || !on_the_cpu, "pack: products on the CPU read fp32, not {}", name_of(as));
+  const auto room = [&](std::int64_t elements) {
+    const Bytes bytes(elements * size_of(as));
+    if (memory_.device() != &device || memory_.size() != bytes) memory_ = Buffer(device, bytes);
+  };
+  if (!on_the_cpu) {
+    on_device_ = weight;
+    if (as == weight.dtype()) return;
+    room(weight.size());
+    on_device_ = Tensor(memory_.data(), as, weight.shape(), device);
+    return convert(weight, on_device_);
+  }
+  room(packed_size(k_, n_));
   const PhaseTimer timer(Phase::Gemm);
-  pack_cpu(source, k, n, k_stride, n_stride, static_cast<float*>(memory_.data()));
+  pack_cpu(weight.f32(), k_, n_, transposed ? 1 : weight.dim(1), transposed ? weight.dim(1) : 1,
+           static_cast<float*>(memory_.data()));
+}
+
+void PackedMatrix::refer_transposed(const PackedMatrix& other) {
+  require(other.on_device_.defined(), "pack: only what lies on a CUDA device is read in both directions");
+  k_ = other.n_;
+  n_ = other.k_;
+  on_device_ = other.on_device_;
+  transposed_ = !other.transposed_;
 }
 
 void gemm(const Tensor& x, const PackedMatrix& b, Tensor y, bool accumulate) {
@@ -65,10 +87,9 @@ void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std:
           "grouped_gemm: x is {}, b is [{}, {}] and y is {}: not a product", x.shape().to_string(), k, n,
           y.shape().to_string());
   check_bounds("grouped_gemm", "row_begin", row_begin, b.size(), x.rows());
-  Device& device = x.device();
-  if (device.kind() != DeviceKind::Cpu) fail_on_device("grouped_gemm", device);
   const double rows = static_cast<double>(row_begin.back() - row_begin.front());
   const PhaseTimer timer(Phase::Gemm, 2 * rows * static_cast<double>(k) * static_cast<double>(n));
+  if (!on_cpu(x)) return grouped_matmul(x, row_begin, b, y, accumulate);
   grouped_gemm_cpu(x.f32(), row_begin, b, k, n, y.f32(), accumulate);
 }
 
@@ -105,10 +126,9 @@ void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const 
     require(gradient->size == dy.cols() * x.cols(), "weight_gradient: a gradient has {} elements, wanted {} x {}",
             gradient->size, dy.cols(), x.cols());
   }
-  Device& device = x.device();
-  if (device.kind() != DeviceKind::Cpu) fail_on_device("weight_gradient", device);
   const PhaseTimer timer(
       Phase::Gemm, 2 * static_cast<double>(rows) * static_cast<double>(dy.cols()) * static_cast<double>(x.cols()));
+  if (!on_cpu(x)) return grouped_weight_matmul(dy, x, ranges, segment_begin, group_begin, gradients);
   grouped_weight_gradient_cpu(dy.f32(), x.f32(), dy.cols(), x.cols(), ranges, segment_begin, group_begin, gradients);
 }
 
@@ -117,6 +137,23 @@ void weight_gradient(const Tensor& dy, const Tensor& x, const GradientSum& gradi
   const std::array<std::int64_t, 2> group = {0, 1};
   const std::array<const GradientSum*, 1> one = {&gradient};
   grouped_weight_gradient(dy, x, segment, group, one);
+}
+
+void add_weight_product(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, Tensor sum) {
+  check_tensor("add_weight_product", "sum", sum, {dy.cols(), x.cols()}, x.device());
+  if (rows.size() == 0) return;
+  const Tensor left = dy.slice(rows.begin, rows.size());
+  const Tensor right = x.slice(rows.begin, rows.size());
+  if (!on_cpu(x)) return weight_matmul(left, right, sum.f32(), /*accumulate=*/true);
+  const ArenaScope scope(scratch);
+  Tensor transposed = allocate(scratch, {dy.cols(), rows.size()});
+  for (std::int64_t r = 0; r < rows.size(); ++r) {
+    const float* const from = left.f32() + r * dy.cols();
+    for (std::int64_t c = 0; c < dy.cols(); ++c) transposed.f32()[c * rows.size() + r] = from[c];
+  }
+  PackedMatrix packed;
+  packed.pack(right);
+  gemm(transposed, packed, sum, /*accumulate=*/true);
 }
 
 }  // namespace switchyard

@@ -5,6 +5,9 @@
 //
 // Weights are [N, K] (out, in), as PyTorch stores them; they are packed once and used for every micro-batch of a step.
 // A chain starts from zero, or from C where `accumulate` asks for it.
+//
+// On a CUDA device a product is cuBLAS's, with its own order of sums, and reads the weight itself or its copy in bf16;
+// x and y are then fp32 or bf16, and the sums fp32.
 #pragma once
 
 #include "comm/device/device.h"
@@ -17,7 +20,8 @@
 
 namespace switchyard {
 
-// The right-hand side of a product, B[K, N], in the panels that the kernel reads.
+// The right-hand side of a product, B[K, N]: on the CPU in the panels that the kernel reads, on a CUDA device as the
+// weight lies.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
@@ -26,16 +30,23 @@ class PackedMatrix {
   const float* data() const { return static_cast<const float*>(memory_.data()); }
   static std::int64_t packed_size(std::int64_t k, std::int64_t n);  // floats
 
-  // B = weight^T (forward: y = x W^T) or B = weight (backward: dx = dy W); weight: [N, K] of the layer.
-  void pack_transposed(const Tensor& weight);
-  void pack(const Tensor& weight);
+  // B = weight^T (forward: y = x W^T) or B = weight (backward: dx = dy W); weight: [N, K] of the layer, which stays
+  // where it is as long as this is used. as: F32, or BF16 on a CUDA device.
+  void pack_transposed(const Tensor& weight, DType as = DType::F32);
+  void pack(const Tensor& weight, DType as = DType::F32);
+  // On a CUDA device: B = the transpose of what `other` has, in its memory.
+  void refer_transposed(const PackedMatrix& other);
+
+  const Tensor& on_device() const { return on_device_; }  // [N, K] where is_transposed(), else [K, N]
+  bool is_transposed() const { return transposed_; }
 
  private:
-  void assign(const float* source, std::int64_t k, std::int64_t n, std::int64_t k_stride, std::int64_t n_stride,
-              Device& device);
+  void assign(const Tensor& weight, bool transposed, DType as);
   Buffer memory_;
   std::int64_t k_ = 0;
   std::int64_t n_ = 0;
+  Tensor on_device_;
+  bool transposed_ = false;
 };
 
 // y = x B (+ y).  x: [M, K], y: [M, N].
@@ -65,6 +76,10 @@ void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const 
                              std::span<const GradientSum* const> gradients);
 // The same for one weight and one micro-batch.
 void weight_gradient(const Tensor& dy, const Tensor& x, const GradientSum& gradient);
+
+// sum += dy^T x over the rows, each element one chain that goes on from what the sum holds.  dy: [S, N], x: [S, K],
+// sum: [N, K], fp32
+void add_weight_product(const Tensor& dy, const Tensor& x, RowRange rows, Arena& scratch, Tensor sum);
 
 // The fused multiply-add rate of `threads` cores, GFLOP/s, measured now for `seconds` with independent chains in
 // registers; what a GEMM rate is compared with.

@@ -13,11 +13,13 @@ namespace switchyard {
 
 // Where an op adds a parameter's partial gradient. Parameters accumulate, activations assign (llm.c's rule).
 struct GradientSum {
-  std::int64_t* exact = nullptr;            // reproducible: fixed point, see comm/reduce/exact.h
-  float* plain = nullptr;                   // fast: fp32
-  float limit = 0;                          // reproducible: what a partial must stay under
-  std::atomic<bool>* non_finite = nullptr;  // reproducible: set where a partial does not
+  std::int64_t* exact = nullptr;               // reproducible: fixed point, see comm/reduce/exact.h
+  float* plain = nullptr;                      // fast: fp32
+  float limit = 0;                             // reproducible: what a partial must stay under
+  std::atomic<bool>* non_finite = nullptr;     // reproducible, on the CPU: set where a partial does not
+  std::uint32_t* device_non_finite = nullptr;  // the same in the memory of another device: made 1
   std::int64_t size = 0;
+  Device* device = nullptr;  // where the sums lie
 
   GradientSum part(std::int64_t offset, std::int64_t count) const;
 };
@@ -33,8 +35,9 @@ struct Owner {
 
 class Parameter {
  public:
-  // value is fp32 and zero; the gradient is zero.
-  Parameter(Device& device, std::string name, Shape shape, Owner owner, bool decay, Numerics numerics);
+  // value is fp32 and zero; the gradient is zero. compute: what products read, F32 or BF16.
+  Parameter(Device& device, std::string name, Shape shape, Owner owner, bool decay, Numerics numerics,
+            DType compute = DType::F32);
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
 
@@ -52,8 +55,9 @@ class Parameter {
   const GradientSum& gradient() const { return gradient_; }
   void set_partials(std::int64_t contributions);  // how many partials one step adds to an element (sets the limit)
   void zero_gradient();
-  bool non_finite() const { return non_finite_.load(std::memory_order_relaxed); }
-  void clear_non_finite() { non_finite_.store(false, std::memory_order_relaxed); }
+  bool non_finite() const;  // on a CUDA device: waits for what it has under way
+  void clear_non_finite();
+  DType compute() const { return compute_; }
 
  private:
   std::string name_;
@@ -62,7 +66,9 @@ class Parameter {
   Buffer value_memory_;
   Buffer gradient_memory_;
   Tensor value_;
+  Buffer non_finite_memory_;  // on a CUDA device
   GradientSum gradient_;
+  DType compute_;
   std::atomic<bool> non_finite_{false};
   std::uint64_t version_ = 0;
 };

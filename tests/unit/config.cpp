@@ -169,7 +169,7 @@ TEST_CASE("combinations that cannot be are told with their numbers, at the key s
 TEST_CASE("a device that this build has not is a fault of the config") {
   std::string sentence;
   try {
-    open_device("cuda:1");
+    check_device("cuda:1");
   } catch (const Error& error) {
     sentence = error.what();
   }

@@ -46,6 +46,7 @@ class CountingDevice final : public Device {
   void copy_from_host(void* to, const void* from, Bytes bytes, Stream& s) override {
     cpu_device().copy_from_host(to, from, bytes, s);
   }
+  void copy(void* to, const void* from, Bytes bytes, Stream& s) override { cpu_device().copy(to, from, bytes, s); }
   Stream& stream() override { return cpu_device().stream(); }
 
   int taken = 0;

@@ -37,11 +37,10 @@ class Check {
   std::string_view blamed_;
 };
 
-// What opens the device is asked: it knows the names, and what this build has.
-void check_device(const std::string& device, Check& check) {
+void check_device_name(const std::string& device, Check& check) {
   if (!check.sound({"device"})) return;
   try {
-    open_device(device);
+    check_device(device);
   } catch (const Error& error) {
     check.tell("{}", error.what());
   }
@@ -173,7 +172,7 @@ bool there(const fs::path& path) {
 
 void check_combinations(const Config& config, int ranks, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
   Check check(places, faults);
-  check_device(config.device, check);
+  check_device_name(config.device, check);
   check_model(config.model, check);
   check_moe(config, ranks, check);
   check_train(config.train, check);

@@ -1,0 +1,226 @@
+#include "comm/device/cuda.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+namespace switchyard {
+namespace cuda {
+namespace {
+
+// What the host gives and takes goes through pinned memory: copies from anywhere else wait for the device.
+class Staging {
+ public:
+  static constexpr std::int64_t size = 4 << 20;
+
+  Staging() {
+    check(cudaMallocHost(&memory_, usize(size)), "cudaMallocHost");
+    check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+  // Never ends: see open_cuda().
+
+  std::byte* memory() const { return static_cast<std::byte*>(memory_); }
+  void copies_on(cudaStream_t stream) {
+    check(cudaEventRecord(done_, stream), "cudaEventRecord");
+    in_use_ = true;
+  }
+  void wait() {
+    if (in_use_) check(cudaEventSynchronize(done_), "cudaEventSynchronize");
+    in_use_ = false;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  cudaEvent_t done_ = nullptr;
+  bool in_use_ = false;
+};
+
+class CudaStream final : public Stream {
+ public:
+  CudaStream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+  cudaStream_t get() const { return stream_; }
+  void synchronize() override { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+cudaStream_t native(Stream& stream) {
+  auto* const ours = dynamic_cast<CudaStream*>(&stream);
+  require(ours != nullptr, "a CUDA device was given another device's stream");
+  return ours->get();
+}
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int index) : index_(index) {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    require(device == index, "cuda:{} was opened while cuda:{} is the current device", index, device);
+    check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+  }
+
+  DeviceKind kind() const override { return DeviceKind::Cuda; }
+  std::string name() const override { return fmt::format("cuda:{}", index_); }
+  int index() const { return index_; }
+  int multiprocessors() const { return multiprocessors_; }
+  cudaStream_t cuda_stream() const { return stream_.get(); }
+
+  void* allocate(Bytes bytes) override {
+    require(bytes.value() >= 0, "asked for a memory block of {} bytes", bytes.value());
+    if (bytes.value() == 0) return nullptr;
+    void* memory = nullptr;
+    const cudaError_t code = cudaMalloc(&memory, usize(bytes.value()));
+    if (code == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // it is told here, and must not be found by the next call
+      std::size_t free = 0;
+      std::size_t total = 0;
+      check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+      fail(ErrorKind::Runtime, "no memory for {:.1f} MiB on {}: {:.1f} of {:.1f} MiB are free",
+           mebibytes(bytes.value()), name(), mebibytes(static_cast<std::int64_t>(free)),
+           mebibytes(static_cast<std::int64_t>(total)));
+    }
+    check(code, "cudaMalloc");
+    return memory;
+  }
+  void release(void* memory, Bytes) noexcept override {
+    if (memory != nullptr) cudaFree(memory);
+  }
+
+  void fill(void* memory, int byte, Bytes bytes, Stream& stream) override {
+    if (bytes.value() == 0) return;
+    check(cudaMemsetAsync(memory, byte, usize(bytes.value()), native(stream)), "cudaMemsetAsync");
+  }
+
+  void copy_to_host(void* host, const void* memory, Bytes bytes, Stream& stream) override {
+    const std::lock_guard lock(staging_);
+    const cudaStream_t on = native(stream);
+    auto* const to = static_cast<std::byte*>(host);
+    const auto* const from = static_cast<const std::byte*>(memory);
+    // The next piece is on its way while the one before it is copied out.
+    const std::int64_t pieces = (bytes.value() + Staging::size - 1) / Staging::size;
+    const auto size_of_piece = [&](std::int64_t i) {
+      return usize(std::min(Staging::size, bytes.value() - i * Staging::size));
+    };
+    for (std::int64_t i = 0; i <= pieces; ++i) {
+      if (i < pieces) {
+        Staging& slot = slots_[usize(i) % slots_.size()];
+        slot.wait();
+        check(cudaMemcpyAsync(slot.memory(), from + i * Staging::size, size_of_piece(i), cudaMemcpyDeviceToHost, on),
+              "cudaMemcpyAsync");
+        slot.copies_on(on);
+      }
+      if (i > 0) {
+        Staging& slot = slots_[usize(i - 1) % slots_.size()];
+        slot.wait();
+        std::memcpy(to + (i - 1) * Staging::size, slot.memory(), size_of_piece(i - 1));
+      }
+    }
+  }
+
+  void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) override {
+    const std::lock_guard lock(staging_);
+    for (std::int64_t begin = 0; begin < bytes.value(); begin += Staging::size) {
+      Staging& slot = slots_[next_slot_++ % slots_.size()];
+      slot.wait();
+      const std::int64_t now = std::min(Staging::size, bytes.value() - begin);
+      std::memcpy(slot.memory(), static_cast<const std::byte*>(host) + begin, usize(now));
+      check(cudaMemcpyAsync(static_cast<std::byte*>(memory) + begin, slot.memory(), usize(now), cudaMemcpyHostToDevice,
+                            native(stream)),
+            "cudaMemcpyAsync");
+      slot.copies_on(native(stream));
+    }
+  }
+
+  void copy(void* to, const void* from, Bytes bytes, Stream& stream) override {
+    if (bytes.value() == 0) return;
+    check(cudaMemcpyAsync(to, from, usize(bytes.value()), cudaMemcpyDeviceToDevice, native(stream)), "cudaMemcpyAsync");
+  }
+
+  Stream& stream() override { return stream_; }
+
+ private:
+  static double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+  int index_;
+  int multiprocessors_ = 0;
+  CudaStream stream_;
+  std::mutex staging_;
+  std::array<Staging, 2> slots_;
+  std::size_t next_slot_ = 0;
+};
+
+const CudaDevice& cuda_device(const Device& device) {
+  const auto* const ours = dynamic_cast<const CudaDevice*>(&device);
+  require(ours != nullptr, "{} is no CUDA device", device.name());
+  return *ours;
+}
+
+}  // namespace
+
+void check(cudaError_t code, const char* call) {
+  if (code == cudaSuccess) return;
+  fail(ErrorKind::Runtime, "{} failed: {} ({})", call, cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+void check_launch(const std::source_location& at) {
+  const cudaError_t code = cudaGetLastError();
+  if (code == cudaSuccess) return;
+  fail(ErrorKind::Runtime, "a kernel could not be launched in {} ({}:{}): {} ({})", at.function_name(), at.file_name(),
+       at.line(), cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+void allow_shared_memory(const void* kernel, std::size_t bytes, const std::source_location& at) {
+  const cudaError_t code =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (code == cudaSuccess) return;
+  fail(ErrorKind::Runtime, "a kernel of {} asks for {} bytes of shared memory: {}", at.function_name(), bytes,
+       cudaGetErrorString(code));
+}
+
+cudaStream_t stream_of(const Device& device) {
+  return cuda_device(device).cuda_stream();
+}
+int multiprocessors(const Device& device) {
+  return cuda_device(device).multiprocessors();
+}
+
+}  // namespace cuda
+
+namespace detail {
+
+int check_cuda(int index) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();  // no driver and no GPU are told below
+    count = 0;
+  }
+  if (index < count) return count;
+  fail(ErrorKind::Usage, "device \"cuda:{}\" was asked for, but {}; use device \"cpu\", or see what nvidia-smi says",
+       index,
+       count == 0 ? "no GPU can be used here" : fmt::format("the GPUs here have the numbers 0 to {}", count - 1));
+}
+
+Device& open_cuda(int index) {
+  static std::mutex guard;
+  // A process works on one GPU, whose device lives as long as the process: at its end CUDA goes before statics do.
+  static cuda::CudaDevice* device = nullptr;
+  const std::lock_guard lock(guard);
+  if (device == nullptr) {
+    check_cuda(index);
+    cuda::check(cudaSetDevice(index), "cudaSetDevice");
+    device = new cuda::CudaDevice(index);
+  }
+  require(device->index() == index, "cuda:{} was asked for after {}: a process works on one GPU", index,
+          device->name());
+  return *device;
+}
+
+}  // namespace detail
+}  // namespace switchyard

@@ -1,0 +1,13 @@
+// The same numbers in another element type.
+#pragma once
+
+#include "layers/tensor/tensor.h"
+
+namespace switchyard {
+
+// y = x, rounded to the nearest, ties to even. x, y: F32 or BF16, of one shape. On the CPU: F32 only.
+void convert(const Tensor& x, Tensor y);
+// x itself where it has that type, else a copy of it.
+Tensor converted(const Tensor& x, DType dtype, Arena& arena);
+
+}  // namespace switchyard

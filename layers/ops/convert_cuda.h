@@ -1,0 +1,10 @@
+// What convert.cpp runs on a CUDA device.
+#pragma once
+
+#include "layers/tensor/tensor.h"
+
+namespace switchyard::cuda {
+
+void convert(const Tensor& x, Tensor y);
+
+}  // namespace switchyard::cuda

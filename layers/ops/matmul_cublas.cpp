@@ -1,0 +1,139 @@
+#include "comm/base/handle.h"
+#include "comm/device/cuda.h"
+#include "layers/ops/matmul_cuda.h"
+
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include <cublasLt.h>
+
+namespace switchyard::cuda {
+namespace {
+
+void check_blas(cublasStatus_t code, const char* call) {
+  if (code == CUBLAS_STATUS_SUCCESS) return;
+  fail(ErrorKind::Runtime, "{} failed: {} ({})", call, cublasLtGetStatusString(code), cublasLtGetStatusName(code));
+}
+
+template <class Object, cublasStatus_t (*destroy)(Object)>
+struct Traits {
+  using Value = Object;
+  static Value none() { return nullptr; }
+  static void release(Value value) noexcept { destroy(value); }
+};
+using Operation = Handle<Traits<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>>;
+using Layout = Handle<Traits<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
+using Preference = Handle<Traits<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>>;
+
+cudaDataType_t blas_type(DType dtype) {
+  require(dtype == DType::F32 || dtype == DType::BF16, "matrices of type {} are not multiplied", name_of(dtype));
+  return dtype == DType::F32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+// cuBLAS speaks of columns: what is row-major [rows, cols] to us is its [cols, rows] with leading dimension cols.
+Layout layout(DType dtype, std::int64_t rows, std::int64_t cols) {
+  cublasLtMatrixLayout_t made = nullptr;
+  check_blas(cublasLtMatrixLayoutCreate(&made, blas_type(dtype), static_cast<std::uint64_t>(cols),
+                                        static_cast<std::uint64_t>(rows), cols),
+             "cublasLtMatrixLayoutCreate");
+  return Layout(made);
+}
+
+bool aligned(const void* memory) {
+  return reinterpret_cast<std::uintptr_t>(memory) % 16 == 0;
+}
+
+// A product as cuBLAS sees it: which of its algorithms is taken depends on these alone.
+using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, bool, DType, DType, bool, bool>;
+
+struct Planned {
+  Operation operation;
+  Layout left, right, result;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+class Blas {
+ public:
+  explicit Blas(Device& device) : workspace_(device, Bytes(workspace_size)) {
+    check_blas(cublasLtCreate(&handle_), "cublasLtCreate");
+  }
+
+  void run(Device& device, const Matmul& p) {
+    const bool all_aligned = aligned(p.a) && aligned(p.b) && aligned(p.c);
+    const Key key{p.m, p.n, p.k, p.a_transposed, p.b_transposed, p.in, p.out, p.accumulate, all_aligned};
+    auto planned = planned_.find(key);
+    if (planned == planned_.end()) planned = planned_.emplace(key, plan(p, all_aligned)).first;
+    const Planned& found = planned->second;
+    const float alpha = 1;
+    const float beta = p.accumulate ? 1 : 0;
+    check_blas(cublasLtMatmul(handle_, found.operation.get(), &alpha, p.b, found.left.get(), p.a, found.right.get(),
+                              &beta, p.c, found.result.get(), p.c, found.result.get(), &found.algorithm,
+                              workspace_.data(), usize(workspace_size), stream_of(device)),
+               "cublasLtMatmul");
+  }
+
+ private:
+  static constexpr std::int64_t workspace_size = 32 << 20;  // what NVIDIA recommends for Hopper
+
+  // c = a b in rows is c' = b' a' in columns: the matrices change sides, and none is moved.
+  Planned plan(const Matmul& p, bool all_aligned) const {
+    Planned planned;
+    cublasLtMatmulDesc_t operation = nullptr;
+    check_blas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    planned.operation = Operation(operation);
+    const cublasOperation_t left = p.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t right = p.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    check_blas(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &left, sizeof(left)),
+               "cublasLtMatmulDescSetAttribute");
+    check_blas(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSB, &right, sizeof(right)),
+               "cublasLtMatmulDescSetAttribute");
+    planned.left = p.b_transposed ? layout(p.in, p.n, p.k) : layout(p.in, p.k, p.n);
+    planned.right = p.a_transposed ? layout(p.in, p.k, p.m) : layout(p.in, p.m, p.k);
+    planned.result = layout(p.out, p.m, p.n);
+
+    cublasLtMatmulPreference_t preference = nullptr;
+    check_blas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    const Preference owner(preference);
+    const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, auto value) {
+      check_blas(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof(value)),
+                 "cublasLtMatmulPreferenceSetAttribute");
+    };
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_size));
+    const std::uint32_t alignment = all_aligned ? 16 : 2;
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    check_blas(
+        cublasLtMatmulAlgoGetHeuristic(handle_, operation, planned.left.get(), planned.right.get(),
+                                       planned.result.get(), planned.result.get(), preference, 1, &found, &count),
+        "cublasLtMatmulAlgoGetHeuristic");
+    require(count > 0, "cuBLAS has no algorithm for a product of [{}, {}] and [{}, {}]", p.m, p.k, p.k, p.n);
+    planned.algorithm = found.algo;
+    return planned;
+  }
+
+  cublasLtHandle_t handle_ = nullptr;
+  Buffer workspace_;  // one is enough: products follow one another on one stream
+  std::map<Key, Planned> planned_;
+};
+
+}  // namespace
+
+void matmul(Device& device, const Matmul& p) {
+  if (p.m == 0 || p.n == 0) return;
+  if (p.k == 0) {
+    if (!p.accumulate) device.fill(p.c, 0, Bytes(p.m * p.n * size_of(p.out)), device.stream());
+    return;
+  }
+  static std::mutex guard;
+  static Blas* blas = nullptr;  // lives as long as the process, as its device does
+  const std::lock_guard lock(guard);
+  if (blas == nullptr) blas = new Blas(device);
+  blas->run(device, p);
+}
+
+}  // namespace switchyard::cuda
