@@ -104,7 +104,7 @@ class Bench {
       : config_(config),
         world_(world),
         layout_(world, config),
-        engine_(config, layout_, open_device(config.device)),
+        engine_(config, layout_, open_device(config.device, launched_as().local_rank)),
         folder_(fs::absolute(arguments.folder) / "bench-checkpoint"),
         saver_(world, {.folder = folder_ / "checkpoints", .keep = 1, .pin_every = 0, .resumed_from = {}}) {
     collectively(world, "preparing the bench's folder", [&] {

@@ -40,7 +40,9 @@ struct Arguments {
 class Candidate {
  public:
   Candidate(const Config& config, const Group& world)
-      : config_(config), layout_(world, config), engine_(config, layout_, open_device(config.device)) {}
+      : config_(config),
+        layout_(world, config),
+        engine_(config, layout_, open_device(config.device, launched_as().local_rank)) {}
 
   // With a clock that starts and ends with all ranks together.
   void step(bool counted) {

@@ -44,7 +44,7 @@ int run_eval(const Arguments& arguments) {
     }
   });
   Layout layout(world, config);
-  Engine engine(config, layout, open_device(config.device));
+  Engine engine(config, layout, open_device(config.device, launched_as().local_rank));
   load_state(engine, world, checkpoint, LoadWhat::Weights);
   const Evaluation result = evaluate(engine, *split, arguments.sequences);
   if (!world.is_root()) return 0;

@@ -43,16 +43,19 @@ int run_generate(const Arguments& arguments) {
 
   const Group alone(make_self_transport());
   Layout layout(alone, config);
-  Model model(config, open_device(config.device), layout.lane());
+  Model model(config, open_device(config.device, launched_as().local_rank), layout.lane());
   std::vector<StateTensor> weights;
+  std::vector<HostView<float>> values;
   for (const auto& parameter : model.parameters().here()) {
+    values.emplace_back(parameter->value().device(), parameter->value().f32(), parameter->size(), HostAccess::Write);
     weights.push_back({.name = parameter->name(),
                        .kind = StateKind::Weight,
                        .owner = parameter->owner(),
                        .shape = parameter->shape(),
-                       .data = parameter->value().f32()});
+                       .data = values.back().data()});
   }
   load_tensors(checkpoint.path, weights);
+  for (HostView<float>& value : values) value.give_back();
   for (const auto& parameter : model.parameters().here()) parameter->touch();
 
   std::vector<std::int32_t> tokens;

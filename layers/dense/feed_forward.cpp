@@ -44,12 +44,12 @@ FeedForward::Saved FeedForward::Saved::slice(std::int64_t begin, std::int64_t co
   return {gate.defined() ? gate.slice(begin, count) : Tensor(), up.slice(begin, count), hidden.slice(begin, count)};
 }
 
-FeedForward::Saved FeedForward::allocate_saved(std::int64_t rows, Arena& arena) const {
+FeedForward::Saved FeedForward::allocate_saved(std::int64_t rows, DType dtype, Arena& arena) const {
   const Shape inner{rows, inner_width_};
   Saved saved;
-  saved.up = allocate(arena, inner);
-  saved.hidden = allocate(arena, inner);
-  if (activation_ == Activation::SwiGLU) saved.gate = allocate(arena, inner);
+  saved.up = allocate(arena, inner, dtype);
+  saved.hidden = allocate(arena, inner, dtype);
+  if (activation_ == Activation::SwiGLU) saved.gate = allocate(arena, inner, dtype);
   return saved;
 }
 
@@ -75,7 +75,7 @@ void FeedForward::backward_input(const Tensor& dy, std::span<const std::int64_t>
                                  const Saved& saved, Tensor dx, bool add_to_dx) {
   if (networks() == 0) return;
   const ArenaScope scope(scratch);
-  Tensor dhidden = allocate(scratch, saved.hidden.shape());
+  Tensor dhidden = allocate(scratch, saved.hidden.shape(), saved.hidden.dtype());
   grouped_gemm(dy, row_begin, backward_forms(down_), dhidden);
   switch (activation_) {
     case Activation::SwiGLU:
@@ -127,7 +127,7 @@ void FeedForward::add_carried(std::int64_t network, const Carried& carried) {
 }
 
 void FeedForward::forward(const Tensor& x, Arena& arena, Saved& saved, Tensor y) {
-  saved = allocate_saved(x.rows(), arena);
+  saved = allocate_saved(x.rows(), x.dtype(), arena);
   const std::array<std::int64_t, 2> all = {0, x.rows()};
   forward(x, all, saved, y);
 }

@@ -38,7 +38,7 @@ class FeedForward {
   FeedForward(std::span<const FeedForwardWeights> networks, Activation activation);
 
   std::int64_t networks() const { return static_cast<std::int64_t>(up_.size()); }
-  Saved allocate_saved(std::int64_t rows, Arena& arena) const;
+  Saved allocate_saved(std::int64_t rows, DType dtype, Arena& arena) const;
 
   // Rows may be worked off some at a time, each time with the slice of `saved` that belongs to them: x, y and dx are
   // [S, D], network n's rows are [row_begin[n], row_begin[n + 1]).

@@ -1,5 +1,7 @@
 #include "layers/moe/assignment.h"
 
+#include "comm/device/host_view.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -24,8 +26,8 @@ Assignment assign(const Tensor& experts, const Tensor& weights, std::int64_t exp
   result.chosen.assign(usize(expert_count), 0);
   result.worked_on.assign(usize(expert_count), 0);
   result.kept.reserve(usize(tokens * top_k));
-  const std::int32_t* expert_of = experts.i32();
-  const float* weight_of = weights.f32();
+  const HostView<std::int32_t> expert_of(experts.device(), experts.i32(), experts.size());
+  const HostView<float> weight_of(weights.device(), weights.f32(), weights.size());
   for (std::int64_t token = 0; token < tokens; ++token) {
     for (std::int64_t choice = 0; choice < top_k; ++choice) {
       const std::int64_t slot = token * top_k + choice;

@@ -18,8 +18,7 @@ Experts::Experts(std::span<const std::int32_t> local, std::span<const FeedForwar
   }
 }
 
-void Experts::sort(const PlanPiece& piece, Device& device, Arena& arena, Piece& sorted) const {
-  require(device.kind() == DeviceKind::Cpu, "experts: slots are sorted on the CPU; the rows are on {}", device.name());
+void Experts::sort(const PlanPiece& piece, Arena& arena, Piece& sorted) const {
   require(piece.arrived, "experts: the slots of a piece have not come yet");
   const std::int64_t slots = piece.received_slots();
   const std::int64_t sources = isize(piece.received_slot_begin.size()) - 1;
@@ -47,39 +46,41 @@ void Experts::sort(const PlanPiece& piece, Device& device, Arena& arena, Piece& 
     sorted.row_begin.push_back(begin[usize(expert * sources)]);
   }
 
-  sorted.row = allocate(arena, {slots}, DType::I32);
-  sorted.place = allocate(arena, {slots}, DType::I32);
-  sorted.weight = allocate(arena, {slots});
+  std::vector<std::int32_t> row(usize(slots), 0);
+  std::vector<std::int32_t> place(usize(slots), 0);
+  std::vector<float> weight(usize(slots), 0.0F);
   for (std::int64_t source = 0; source < sources; ++source) {
     for (std::int64_t i = piece.received_slot_begin[usize(source)]; i < piece.received_slot_begin[usize(source) + 1];
          ++i) {
       const ReceivedSlot& slot = piece.received[usize(i)];
-      const std::int64_t to = begin[segment_of(i, source)]++;
-      sorted.row.i32()[to] = slot.row;
-      sorted.place.i32()[to] = static_cast<std::int32_t>(i);
-      sorted.weight.f32()[to] = slot.scalar;
+      const std::size_t to = usize(begin[segment_of(i, source)]++);
+      row[to] = slot.row;
+      place[to] = static_cast<std::int32_t>(i);
+      weight[to] = slot.scalar;
     }
   }
 
-  const std::int64_t rows = piece.received_rows();
-  sorted.first_slot = allocate_zero(arena, {rows + 1}, DType::I32);
-  std::int32_t* first_slot = sorted.first_slot.i32();
-  for (const ReceivedSlot& slot : piece.received) ++first_slot[slot.row + 1];
-  std::partial_sum(first_slot, first_slot + rows + 1, first_slot);
+  std::vector<std::int32_t> first_slot(usize(piece.received_rows() + 1), 0);
+  for (const ReceivedSlot& slot : piece.received) ++first_slot[usize(slot.row + 1)];
+  std::partial_sum(first_slot.begin(), first_slot.end(), first_slot.begin());
+  sorted.row = upload(arena, std::span<const std::int32_t>(row));
+  sorted.place = upload(arena, std::span<const std::int32_t>(place));
+  sorted.weight = upload(arena, std::span<const float>(weight));
+  sorted.first_slot = upload(arena, std::span<const std::int32_t>(first_slot));
 }
 
-void Experts::begin(std::int64_t slots, std::int64_t width, Arena& arena, Saved& saved) const {
+void Experts::begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Saved& saved) const {
   saved.pieces.clear();
-  saved.input = allocate(arena, {slots, width});
-  saved.output = allocate(arena, {slots, width});
-  saved.feed_forward = feed_forward_.allocate_saved(slots, arena);
+  saved.input = allocate(arena, {slots, width}, dtype);
+  saved.output = allocate(arena, {slots, width}, dtype);
+  saved.feed_forward = feed_forward_.allocate_saved(slots, dtype, arena);
 }
 
 void Experts::forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved, Tensor slot_rows) {
   const std::int64_t first = saved.pieces.empty() ? 0 : saved.pieces.back().slots.end;
   Piece& sorted = saved.pieces.emplace_back();
   sorted.slots = {first, first + piece.received_slots()};
-  sort(piece, received.device(), arena, sorted);
+  sort(piece, arena, sorted);
   const Tensor input = saved.input.slice(first, sorted.slots.size());
   const Tensor output = saved.output.slice(first, sorted.slots.size());
   gather_rows(received, sorted.row, input);
@@ -95,10 +96,11 @@ void Experts::backward(std::size_t index, const Tensor& dreceived, Arena& scratc
   const Tensor doutput = saved.output.slice(piece.slots.begin, piece.slots.size());
   Tensor dsorted_weight = allocate(scratch, piece.weight.shape());
   dot_rows(dreceived, piece.row, doutput, dsorted_weight);
-  for (std::int64_t i = 0; i < piece.place.size(); ++i) dweight.f32()[piece.place.i32()[i]] = dsorted_weight.f32()[i];
+  const Shape column{dweight.size(), 1};
+  scatter_rows(dsorted_weight.reshaped(column), piece.place, dweight.reshaped(column));
 
   gather_rows_scaled(dreceived, piece.row, piece.weight, doutput);
-  Tensor dinput = allocate(scratch, dslot_rows.shape());
+  Tensor dinput = allocate(scratch, dslot_rows.shape(), dslot_rows.dtype());
   feed_forward_.backward_input(doutput, piece.row_begin, scratch,
                                saved.feed_forward.slice(piece.slots.begin, piece.slots.size()), dinput,
                                /*add_to_dx=*/false);
@@ -170,13 +172,6 @@ void Experts::backward_weights_of_round(const Plan& plan, std::size_t index, con
     }
     if (last) carry.source_ = -1;
   }
-}
-
-void sum_slots(const Tensor& slot_rows, const Experts::Piece& piece, Arena& scratch, Tensor rows) {
-  const ArenaScope scope(scratch);
-  Tensor order = allocate(scratch, {slot_rows.dim(0)}, DType::I32);
-  std::iota(order.i32(), order.i32() + order.size(), 0);
-  sum_rows(slot_rows, order, piece.first_slot, rows);
 }
 
 }  // namespace switchyard

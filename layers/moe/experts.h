@@ -34,7 +34,7 @@ class Experts {
   Experts(std::span<const std::int32_t> local, std::span<const FeedForwardWeights> networks, Activation activation);
 
   // Makes room for the slots of all pieces that forward() will bring.
-  void begin(std::int64_t slots, std::int64_t width, Arena& arena, Saved& saved) const;
+  void begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Saved& saved) const;
   // The next piece, which has arrived. received: [R, D] -> slot_rows: [S, D], weighted outputs in the order of
   // piece.received.
   void forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved, Tensor slot_rows);
@@ -60,14 +60,11 @@ class Experts {
   void backward_weights_of_round(const Plan& plan, std::size_t index, const Saved& saved, Arena& scratch, Carry& carry);
 
  private:
-  void sort(const PlanPiece& piece, Device& device, Arena& arena, Piece& sorted) const;
+  void sort(const PlanPiece& piece, Arena& arena, Piece& sorted) const;
   std::int64_t experts() const { return feed_forward_.networks(); }
 
   std::vector<std::int32_t> network_of_;  // by expert, up to the last that is here; -1: elsewhere
   FeedForward feed_forward_;
 };
-
-// rows: [R, D], each the sum of its slots in the order in which they came: what fast numerics send back.
-void sum_slots(const Tensor& slot_rows, const Experts::Piece& piece, Arena& scratch, Tensor rows);
 
 }  // namespace switchyard

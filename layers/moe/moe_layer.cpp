@@ -3,6 +3,16 @@
 #include "comm/group/environment.h"
 
 namespace switchyard {
+namespace {
+
+Tensor received_rows(const PlanPiece& piece, const Tensor& like, Arena& scratch) {
+  return allocate(scratch, {piece.received_rows(), like.dim(1)}, like.dtype());
+}
+Tensor received_slots(const PlanPiece& piece, const Tensor& like, Arena& scratch) {
+  return allocate(scratch, {piece.received_slots(), like.dim(1)}, like.dtype());
+}
+
+}  // namespace
 
 MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement,
                    ExchangeLane& lane, Numerics numerics)
@@ -42,7 +52,7 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   if (saved.plan.in_rounds) {
     forward_rounds(x, scratch, saved, y);
     if (shared_) {
-      Tensor shared_y = allocate(scratch, y.shape());
+      Tensor shared_y = allocate(scratch, y.shape(), y.dtype());
       shared_->forward(x, arena, saved.shared, shared_y);
       add_in_place(shared_y, y);
     }
@@ -58,67 +68,50 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   return report;
 }
 
-MoeLayer::PieceRows MoeLayer::allocate_piece(const PlanPiece& piece, std::int64_t width, Arena& scratch) const {
-  PieceRows rows;
-  rows.received = allocate(scratch, {piece.received_rows(), width});
-  rows.slot_rows = allocate(scratch, {piece.received_slots(), width});
-  if (numerics_ == Numerics::Fast) rows.sums = allocate(scratch, rows.received.shape());
-  return rows;
-}
-
-void MoeLayer::post_combine(const Plan& plan, std::size_t piece, const Experts::Piece& sorted, const PieceRows& rows,
-                            Pass pass, const float* scalars, Arena& scratch, Tensor into, float* slot_scalars) {
-  const std::int64_t width = into.dim(1);
-  if (numerics_ == Numerics::Reproducible) {
-    lane_->post_combine_slots(plan, piece, rows.slot_rows.f32(), width, pass, scalars, into.f32(), slot_scalars);
-    return;
-  }
-  sum_slots(rows.slot_rows, sorted, scratch, rows.sums);
-  lane_->post_combine_rows(plan, piece, rows.sums.f32(), width, pass, scalars, into.f32(), slot_scalars);
-}
-
 void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
-  const std::int64_t width = x.dim(1);
+  RowLane lane(*lane_, numerics_, scratch);
   Plan& plan = saved.plan;
   std::vector<PieceRows> rows;
   std::vector<ExchangeLane::Ticket> dispatched;
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
-    rows.push_back(allocate_piece(plan.pieces[p], width, scratch));
-    dispatched.push_back(lane_->post_dispatch(plan, p, x.f32(), width, Pass::Forward, rows[p].received.f32()));
+    rows.push_back({received_rows(plan.pieces[p], x, scratch), received_slots(plan.pieces[p], x, scratch)});
+    dispatched.push_back(lane.post_dispatch(plan, p, x, Pass::Forward, rows[p].received));
   }
   Tensor shared_y;
   if (shared_) {
-    shared_y = allocate(scratch, y.shape());
+    shared_y = allocate(scratch, y.shape(), y.dtype());
     shared_->forward(x, arena, saved.shared, shared_y);
   }
-  experts_.begin(plan.received_slots(), width, arena, saved.experts);
+  experts_.begin(plan.received_slots(), x.dim(1), x.dtype(), arena, saved.experts);
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
     set_progress(progress_step(), "exchange");
-    lane_->wait(dispatched[p]);
+    lane.wait(dispatched[p]);
     set_progress(progress_step(), "experts");
     experts_.forward(rows[p].received, plan.pieces[p], arena, saved.experts, rows[p].slot_rows);
-    post_combine(plan, p, saved.experts.pieces[p], rows[p], Pass::Forward, nullptr, scratch, y, nullptr);
+    lane.post_combine(plan, p, rows[p].slot_rows, saved.experts.pieces[p].first_slot, Pass::Forward, {}, y, nullptr);
   }
   set_progress(progress_step(), "exchange");
-  lane_->wait_for_all();
+  lane.wait_for_all();
   set_progress(progress_step(), "forward");
   if (shared_) add_in_place(shared_y, y);
 }
 
 void MoeLayer::forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y) {
-  const std::int64_t width = x.dim(1);
   for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
     const ArenaScope round(scratch);
-    const PieceRows rows = allocate_piece(saved.plan.pieces[p], width, scratch);
+    RowLane lane(*lane_, numerics_, scratch);
+    const PieceRows rows{received_rows(saved.plan.pieces[p], x, scratch),
+                         received_slots(saved.plan.pieces[p], x, scratch)};
     set_progress(progress_step(), "exchange");
-    lane_->wait(lane_->post_dispatch(saved.plan, p, x.f32(), width, Pass::Forward, rows.received.f32()));
+    lane.wait(lane.post_dispatch(saved.plan, p, x, Pass::Forward, rows.received));
     set_progress(progress_step(), "experts");
     Experts::Saved forgotten;
-    experts_.begin(saved.plan.pieces[p].received_slots(), width, scratch, forgotten);
+    experts_.begin(saved.plan.pieces[p].received_slots(), x.dim(1), x.dtype(), scratch, forgotten);
     experts_.forward(rows.received, saved.plan.pieces[p], scratch, forgotten, rows.slot_rows);
     set_progress(progress_step(), "exchange");
-    post_combine(saved.plan, p, forgotten.pieces.front(), rows, Pass::Forward, nullptr, scratch, y, nullptr);
-    lane_->wait_for_all();
+    lane.post_combine(saved.plan, p, rows.slot_rows, forgotten.pieces.front().first_slot, Pass::Forward, {}, y,
+                      nullptr);
+    lane.wait_for_all();
   }
   set_progress(progress_step(), "forward");
 }
@@ -133,7 +126,7 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   if (saved.plan.in_rounds) {
     backward_rounds(dy, scratch, saved, dx, dslot_weight.data());
     if (shared_) {
-      shared_dx = allocate(scratch, dx.shape());
+      shared_dx = allocate(scratch, dx.shape(), dx.dtype());
       shared_->backward(dy, saved.x, scratch, saved.shared, shared_dx, /*add_to_dx=*/false);
       add_in_place(shared_dx, dx);
     }
@@ -141,69 +134,70 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
     backward_pieces(dy, scratch, saved, dx, dslot_weight.data());
   }
 
-  Tensor dweights = allocate_zero(scratch, {tokens, settings.top_k});
+  std::vector<float> dweights(usize(tokens * settings.top_k), 0.0F);
   for (std::size_t i = 0; i < dslot_weight.size(); ++i) {
     const AssignedSlot& slot = saved.assignment.kept[i];
-    dweights.f32()[slot.token * settings.top_k + slot.choice] = dslot_weight[i];
+    dweights[usize(slot.token * settings.top_k + slot.choice)] = dslot_weight[i];
   }
-  router_.backward(dweights, saved.x, saved.router, saved.assignment.chosen, scratch, dx);
+  const Tensor there = upload(scratch, std::span<const float>(dweights)).reshaped({tokens, settings.top_k});
+  router_.backward(there, saved.x, saved.router, saved.assignment.chosen, scratch, dx);
 }
 
 void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
-  const std::int64_t width = dy.dim(1);
+  RowLane lane(*lane_, numerics_, scratch);
   Plan& plan = saved.plan;
   set_progress(progress_step(), "exchange (backward)");
   std::vector<PieceRows> rows;
   std::vector<Tensor> dreceived_weight;
   std::vector<ExchangeLane::Ticket> dispatched;
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
-    rows.push_back(allocate_piece(plan.pieces[p], width, scratch));
+    rows.push_back({received_rows(plan.pieces[p], dy, scratch), received_slots(plan.pieces[p], dy, scratch)});
     dreceived_weight.push_back(allocate(scratch, {plan.pieces[p].received_slots()}));
-    dispatched.push_back(lane_->post_dispatch(plan, p, dy.f32(), width, Pass::Backward, rows[p].received.f32()));
+    dispatched.push_back(lane.post_dispatch(plan, p, dy, Pass::Backward, rows[p].received));
   }
   Tensor shared_dx;
   if (shared_) {
-    shared_dx = allocate(scratch, dx.shape());
+    shared_dx = allocate(scratch, dx.shape(), dx.dtype());
     shared_->backward(dy, saved.x, scratch, saved.shared, shared_dx, /*add_to_dx=*/false);
   }
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
     set_progress(progress_step(), "exchange (backward)");
-    lane_->wait(dispatched[p]);
+    lane.wait(dispatched[p]);
     set_progress(progress_step(), "experts (backward)");
     experts_.backward(p, rows[p].received, scratch, saved.experts, rows[p].slot_rows, dreceived_weight[p]);
-    post_combine(plan, p, saved.experts.pieces[p], rows[p], Pass::Backward, dreceived_weight[p].f32(), scratch, dx,
-                 dslot_weight);
+    lane.post_combine(plan, p, rows[p].slot_rows, saved.experts.pieces[p].first_slot, Pass::Backward,
+                      dreceived_weight[p], dx, dslot_weight);
   }
   experts_.backward_weights(saved.experts);
   set_progress(progress_step(), "exchange (backward)");
-  lane_->wait_for_all();
+  lane.wait_for_all();
   set_progress(progress_step(), "backward");
   if (shared_) add_in_place(shared_dx, dx);
 }
 
 void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
-  const std::int64_t width = dy.dim(1);
   Experts::Carry carry(experts_, scratch);
   for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
     const ArenaScope round(scratch);
+    RowLane lane(*lane_, numerics_, scratch);
     const PlanPiece& piece = saved.plan.pieces[p];
-    const PieceRows rows = allocate_piece(piece, width, scratch);
+    const PieceRows rows{received_rows(piece, dy, scratch), received_slots(piece, dy, scratch)};
     Tensor dreceived_weight = allocate(scratch, {piece.received_slots()});
     set_progress(progress_step(), "exchange (backward)");
-    lane_->wait(lane_->post_dispatch(saved.plan, p, saved.x.f32(), width, Pass::Forward, rows.received.f32()));
+    lane.wait(lane.post_dispatch(saved.plan, p, saved.x, Pass::Forward, rows.received));
     set_progress(progress_step(), "experts (backward)");
     Experts::Saved again;
-    experts_.begin(piece.received_slots(), width, scratch, again);
+    experts_.begin(piece.received_slots(), dy.dim(1), dy.dtype(), scratch, again);
     experts_.forward(rows.received, piece, scratch, again, rows.slot_rows);
     set_progress(progress_step(), "exchange (backward)");
-    lane_->wait(lane_->post_dispatch(saved.plan, p, dy.f32(), width, Pass::Backward, rows.received.f32()));
+    lane.wait(lane.post_dispatch(saved.plan, p, dy, Pass::Backward, rows.received));
     set_progress(progress_step(), "experts (backward)");
     experts_.backward(0, rows.received, scratch, again, rows.slot_rows, dreceived_weight);
     set_progress(progress_step(), "exchange (backward)");
-    post_combine(saved.plan, p, again.pieces.front(), rows, Pass::Backward, dreceived_weight.f32(), scratch, dx,
-                 dslot_weight);
+    lane.post_combine(saved.plan, p, rows.slot_rows, again.pieces.front().first_slot, Pass::Backward, dreceived_weight,
+                      dx, dslot_weight);
     experts_.backward_weights_of_round(saved.plan, p, again, scratch, carry);
-    lane_->wait_for_all();
+    lane.wait_for_all();
   }
   set_progress(progress_step(), "backward");
 }

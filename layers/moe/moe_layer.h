@@ -16,6 +16,7 @@
 #include "layers/moe/experts.h"
 #include "layers/moe/placement.h"
 #include "layers/moe/router.h"
+#include "layers/moe/row_lane.h"
 
 #include <cstdint>
 #include <memory>
@@ -61,12 +62,7 @@ class MoeLayer {
   struct PieceRows {
     Tensor received;   // [R, D]
     Tensor slot_rows;  // [S, D]
-    Tensor sums;       // [R, D], fast numerics
   };
-  PieceRows allocate_piece(const PlanPiece& piece, std::int64_t width, Arena& scratch) const;
-  // Posts the way back of a piece's slot rows.
-  void post_combine(const Plan& plan, std::size_t piece, const Experts::Piece& sorted, const PieceRows& rows, Pass pass,
-                    const float* scalars, Arena& scratch, Tensor into, float* slot_scalars);
   void forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   void forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y);
   void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);

@@ -1,7 +1,12 @@
 #include "layers/moe/router.h"
 
+#include "comm/device/host_view.h"
 #include "layers/moe/balance.h"
+#include "layers/ops/activation.h"
+#include "layers/ops/convert.h"
 #include "layers/ops/softmax_topk.h"
+
+#include <vector>
 
 namespace switchyard {
 
@@ -13,16 +18,18 @@ void Router::forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved
   saved.log_sum_exp = allocate(arena, {tokens});
   const ArenaScope scope(scratch);
   Tensor logits = allocate(scratch, {tokens, settings_.experts});
-  linear_.forward(x, logits);
+  linear_.forward(converted(x, DType::F32, scratch), logits);
   softmax_topk(logits, settings_.renormalise, saved.probabilities, saved.experts, saved.weights, saved.log_sum_exp);
 }
 
 Router::Losses Router::losses(const Saved& saved, std::span<const std::int64_t> chosen) const {
   const std::int64_t tokens = saved.experts.dim(0);
-  const float* probabilities = saved.probabilities.f32();
+  const HostView<float> there(saved.probabilities.device(), saved.probabilities.f32(), saved.probabilities.size());
+  const HostView<float> log_sum_exp(saved.log_sum_exp.device(), saved.log_sum_exp.f32(), tokens);
+  const float* const probabilities = there.data();
   Losses losses;
   losses.aux = settings_.aux_loss * balance_loss(probabilities, tokens, settings_.top_k, chosen);
-  losses.z = settings_.z_loss * z_loss(saved.log_sum_exp.f32(), tokens);
+  losses.z = settings_.z_loss * z_loss(log_sum_exp.data(), tokens);
   losses.entropy = mean_entropy(probabilities, tokens, settings_.experts);
   return losses;
 }
@@ -31,14 +38,22 @@ void Router::backward(const Tensor& dweights, const Tensor& x, const Saved& save
                       Arena& scratch, Tensor dx) {
   const std::int64_t tokens = x.dim(0);
   const ArenaScope scope(scratch);
-  Tensor dprobabilities = allocate(scratch, {settings_.experts});
-  balance_loss_gradient(tokens, settings_.top_k, chosen, settings_.aux_loss, dprobabilities.f32());
+  std::vector<float> balance(usize(settings_.experts));
+  balance_loss_gradient(tokens, settings_.top_k, chosen, settings_.aux_loss, balance.data());
+  const Tensor dprobabilities = upload(scratch, std::span<const float>(balance));
   Tensor dlog_sum_exp = allocate(scratch, {tokens});
-  z_loss_gradient(saved.log_sum_exp.f32(), tokens, settings_.z_loss, dlog_sum_exp.f32());
+  const HostView<float> log_sum_exp(saved.log_sum_exp.device(), saved.log_sum_exp.f32(), tokens);
+  HostView<float> z(dlog_sum_exp.device(), dlog_sum_exp.f32(), tokens, HostAccess::Write);
+  z_loss_gradient(log_sum_exp.data(), tokens, settings_.z_loss, z.data());
+  z.give_back();
   Tensor dlogits = allocate(scratch, {tokens, settings_.experts});
   softmax_topk_backward(dweights, dprobabilities, dlog_sum_exp, saved.probabilities, saved.experts, saved.weights,
                         settings_.renormalise, dlogits);
-  linear_.backward(dlogits, x, dx, /*add_to_dx=*/true);
+  const Tensor exact_x = converted(x, DType::F32, scratch);
+  if (dx.dtype() == DType::F32) return linear_.backward(dlogits, exact_x, dx, /*add_to_dx=*/true);
+  Tensor exact_dx = allocate(scratch, dx.shape());
+  linear_.backward(dlogits, exact_x, exact_dx, /*add_to_dx=*/false);
+  add_in_place(converted(exact_dx, dx.dtype(), scratch), dx);
 }
 
 }  // namespace switchyard

@@ -1,5 +1,6 @@
 #include "layers/tensor/parameter_list.h"
 
+#include "comm/device/host_view.h"
 #include "layers/tensor/random.h"
 
 #include <algorithm>
@@ -8,8 +9,8 @@ namespace switchyard {
 
 ParameterList::ParameterList(Device& device, Numerics numerics, std::vector<ParameterSpec> specs,
                              const std::function<bool(const ParameterSpec&)>& is_here, std::uint64_t seed,
-                             std::int64_t micro_batches)
-    : device_(device), numerics_(numerics), micro_batches_(micro_batches), specs_(std::move(specs)) {
+                             std::int64_t micro_batches, DType compute)
+    : device_(device), numerics_(numerics), micro_batches_(micro_batches), compute_(compute), specs_(std::move(specs)) {
   std::sort(specs_.begin(), specs_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   const auto twice =
       std::adjacent_find(specs_.begin(), specs_.end(), [](const auto& a, const auto& b) { return a.name == b.name; });
@@ -19,12 +20,13 @@ ParameterList::ParameterList(Device& device, Numerics numerics, std::vector<Para
     const ParameterSpec& spec = specs_[i];
     if (!is_here(spec)) continue;
     auto parameter = make(spec);
-    float* value = parameter->value().f32();
+    HostView<float> value(device, parameter->value().f32(), parameter->size(), HostAccess::Write);
     if (spec.deviation > 0) {
-      fill_normal(Random(seed, "init/" + spec.name), 0, parameter->size(), spec.deviation, value);
+      fill_normal(Random(seed, "init/" + spec.name), 0, parameter->size(), spec.deviation, value.data());
     } else {
-      std::fill_n(value, parameter->size(), spec.constant);
+      std::fill_n(value.data(), parameter->size(), spec.constant);
     }
+    value.give_back();
     parameter->touch();
     by_spec_[i] = parameter.get();
     parameters_.push_back(std::move(parameter));
@@ -32,7 +34,8 @@ ParameterList::ParameterList(Device& device, Numerics numerics, std::vector<Para
 }
 
 std::unique_ptr<Parameter> ParameterList::make(const ParameterSpec& spec) const {
-  auto parameter = std::make_unique<Parameter>(device_, spec.name, spec.shape, spec.owner, spec.decay, numerics_);
+  auto parameter = std::make_unique<Parameter>(device_, spec.name, spec.shape, spec.owner, spec.decay, numerics_,
+                                               spec.exact ? DType::F32 : compute_);
   parameter->set_partials(micro_batches_ * spec.partials);
   return parameter;
 }

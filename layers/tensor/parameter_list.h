@@ -19,17 +19,20 @@ struct ParameterSpec {
   bool decay = true;
   float constant = 0;         // initial value where deviation is 0 (norm weights: 1)
   double deviation = 0;       // standard deviation of normal initial values
+  bool exact = false;         // products with it are in fp32 whatever the others are in
   std::int64_t partials = 1;  // how many partial gradients one micro-batch adds to an element
 };
 
 class ParameterList {
  public:
   // Makes the parameters of `specs` that `is_here` accepts, initialised from (seed, name, element): the same bits
-  // wherever they are made. micro_batches: of a step, each of which adds its partial gradients.
+  // wherever they are made. micro_batches: of a step, each of which adds its partial gradients. compute: what products
+  // read, see Parameter.
   ParameterList(Device& device, Numerics numerics, std::vector<ParameterSpec> specs,
                 const std::function<bool(const ParameterSpec&)>& is_here, std::uint64_t seed,
-                std::int64_t micro_batches = 1);
+                std::int64_t micro_batches = 1, DType compute = DType::F32);
 
+  Device& device() const { return device_; }
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   const std::vector<std::unique_ptr<Parameter>>& here() const { return parameters_; }  // in name order
   std::size_t spec_index(const Parameter& parameter) const;                            // its place among specs()
@@ -48,6 +51,7 @@ class ParameterList {
   Device& device_;
   Numerics numerics_;
   std::int64_t micro_batches_;
+  DType compute_;
   std::vector<ParameterSpec> specs_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   std::vector<Parameter*> by_spec_;

@@ -63,6 +63,23 @@ Tensor allocate_zero(Arena& arena, Shape shape, DType dtype) {
   return tensor;
 }
 
+namespace {
+template <class T>
+Tensor upload_values(Arena& arena, std::span<const T> values) {
+  Tensor tensor = allocate(arena, {isize(values.size())}, dtype_of<T>());
+  Device& device = arena.device();
+  device.copy_from_host(tensor.raw(), values.data(), Bytes(isize(values.size_bytes())), device.stream());
+  return tensor;
+}
+}  // namespace
+
+Tensor upload(Arena& arena, std::span<const std::int32_t> values) {
+  return upload_values(arena, values);
+}
+Tensor upload(Arena& arena, std::span<const float> values) {
+  return upload_values(arena, values);
+}
+
 void check_shape(const char* op, const char* name, const Tensor& tensor, const Shape& wanted) {
   require(tensor.defined(), "{}: {} is undefined, wanted {}", op, name, wanted.to_string());
   require(tensor.shape() == wanted, "{}: {} is {}, wanted {}", op, name, tensor.shape().to_string(),

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 
 namespace switchyard {
@@ -69,6 +70,10 @@ class Tensor {
 
 Tensor allocate(Arena& arena, Shape shape, DType dtype = DType::F32);  // undefined contents
 Tensor allocate_zero(Arena& arena, Shape shape, DType dtype = DType::F32);
+
+// A copy of what the host has.
+Tensor upload(Arena& arena, std::span<const std::int32_t> values);
+Tensor upload(Arena& arena, std::span<const float> values);
 
 // Throws Error(Runtime) "op: name is [..], wanted [..]".
 void check_shape(const char* op, const char* name, const Tensor& tensor, const Shape& wanted);

@@ -37,12 +37,16 @@ class Check {
   std::string_view blamed_;
 };
 
-void check_device_name(const std::string& device, Check& check) {
+void check_device_of(const Config& config, Check& check) {
   if (!check.sound({"device"})) return;
   try {
-    check_device(device);
+    check_device(config.device);
   } catch (const Error& error) {
-    check.tell("{}", error.what());
+    return check.tell("{}", error.what());
+  }
+  if (!check.sound({"train.dtype"})) return;
+  if (config.device == "cpu" && config.train.dtype == DType::BF16) {
+    check.tell("train.dtype = \"bf16\" wants a GPU (device = \"cuda\"); the CPU computes in fp32");
   }
 }
 
@@ -172,7 +176,7 @@ bool there(const fs::path& path) {
 
 void check_combinations(const Config& config, int ranks, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
   Check check(places, faults);
-  check_device_name(config.device, check);
+  check_device_of(config, check);
   check_model(config.model, check);
   check_moe(config, ranks, check);
   check_train(config.train, check);

@@ -1,6 +1,7 @@
 // What a run is asked to do. Defaults are here; names, bounds and messages are in schema.cpp.
 #pragma once
 
+#include "comm/base/dtype.h"
 #include "comm/base/numerics.h"
 
 #include <cstdint>
@@ -54,6 +55,7 @@ struct TrainConfig {
   double grad_clip = 1.0;  // 0: none
   std::uint64_t seed = 1;
   Numerics numerics = Numerics::Reproducible;
+  DType dtype = DType::F32;         // of activations and of what products read; F32 or BF16
   std::int64_t eval_every = 0;      // 0: only at the end, where there is a validation split
   std::int64_t eval_sequences = 0;  // 0: all of the validation split
   double spike_zscore = 0;          // 0: no guard against loss spikes

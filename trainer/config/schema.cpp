@@ -160,6 +160,9 @@ std::vector<ConfigKey> make_keys() {
   train.real("grad_clip", &T::grad_clip, at_least(0), "largest norm of all gradients together; 0: no limit");
   train.integer("seed", &T::seed, at_least(0), "of initial weights and of the order of the data");
   train.choice("numerics", &T::numerics, {"reproducible", "fast"}, "one result for every layout, or sums in any order");
+  static_assert(static_cast<int>(DType::F32) == 0 && static_cast<int>(DType::BF16) == 1);
+  train.choice("dtype", &T::dtype, {"fp32", "bf16"},
+               "of activations; bf16 on a GPU only, with fp32 weights, sums, norms, router and loss");
   train.integer("eval_every", &T::eval_every, at_least(0, most_count), "steps between evaluations; 0: only at the end");
   train.integer("eval_sequences", &T::eval_sequences, at_least(0, most_count),
                 "sequences of an evaluation; 0: the whole split");

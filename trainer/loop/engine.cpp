@@ -2,6 +2,7 @@
 
 #include "comm/base/stopwatch.h"
 #include "comm/base/timers.h"
+#include "comm/device/host_view.h"
 #include "comm/group/agree.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
@@ -111,6 +112,7 @@ double LayerLoad::drop_rate() const {
 Engine::Engine(const Config& config, Layout& layout, Device& device)
     : config_(config),
       layout_(layout),
+      device_(device),
       model_(config, device, layout.lane(), layout.experts().placements_of(layout.my_group())),
       optimizer_(model_.parameters(), layout.world(), copy_sets(model_.parameters().specs(), layout.experts()),
                  config.parallel.zero, device),
@@ -306,9 +308,9 @@ std::uint64_t Engine::digest() {
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t i = 0; i < here.size(); ++i) {
     const std::size_t at = model_.parameters().spec_index(*here[i]);
-    const float* value = here[i]->value().f32();
-    largest[at] = smallest[at] = XXH3_64bits(value, usize(here[i]->size()) * sizeof(float));
-    finite[at] = all_finite(value, here[i]->size()) ? 1 : 0;
+    const HostView<float> value(here[i]->value().device(), here[i]->value().f32(), here[i]->size());
+    largest[at] = smallest[at] = XXH3_64bits(value.data(), usize(here[i]->size()) * sizeof(float));
+    finite[at] = all_finite(value.data(), here[i]->size()) ? 1 : 0;
   }
   Transport& transport = layout_.world().transport();
   transport.all_reduce(largest.data(), isize(largest.size()), DType::U64, ReduceOp::Max);
@@ -371,15 +373,20 @@ std::vector<StateTensor> Engine::state() {
   const auto writes = [&](const Parameter& parameter, StateKind kind) {
     return ranks[parameters.spec_index(parameter)][static_cast<std::size_t>(kind)] == layout_.world().rank();
   };
+  state_views_.clear();
+  const auto seen = [&](float* data, std::int64_t count) {
+    return state_views_.emplace_back(device_, data, count, HostAccess::ReadWrite).data();
+  };
   std::vector<StateTensor> tensors;
   for (const auto& parameter : parameters.here()) {
-    tensors.push_back(tensor(*parameter, StateKind::Weight, parameter->value().f32()));
+    tensors.push_back(tensor(*parameter, StateKind::Weight, seen(parameter->value().f32(), parameter->size())));
     tensors.back().write = writes(*parameter, StateKind::Weight);
   }
   for (const Optimizer::State& state : optimizer_.states()) {
     const Parameter& parameter = *parameters.find(state.piece.parameter);
     for (const StateKind kind : {StateKind::Moment1, StateKind::Moment2}) {
-      float* const data = kind == StateKind::Moment1 ? state.first_moment() : state.second_moment();
+      float* const data =
+          seen(kind == StateKind::Moment1 ? state.first_moment() : state.second_moment(), state.piece.count);
       tensors.push_back(tensor(parameter, kind, data));
       tensors.back().write = state.split || writes(parameter, kind);
       if (state.piece.count == parameter.size()) continue;  // all of it
@@ -391,6 +398,8 @@ std::vector<StateTensor> Engine::state() {
 }
 
 void Engine::touch() {
+  for (HostView<float>& view : state_views_) view.give_back();
+  state_views_.clear();
   for (const auto& parameter : model_.parameters().here()) parameter->touch();
 }
 

@@ -1,6 +1,7 @@
 // One training step over all ranks: micro-batches, exact gradient sums, clipping, update.
 #pragma once
 
+#include "comm/device/host_view.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/loop/layout.h"
 #include "trainer/model/model.h"
@@ -81,10 +82,10 @@ class Engine {
   // copies differ between ranks: neither may be trained on, or saved.
   std::uint64_t digest();
   // The state that this rank has, and whether it is the one to write it: with parallel.zero = 1 moments are pieces,
-  // each on one rank.
+  // each on one rank. Of a GPU's memory these are copies, which the next call makes anew.
   std::vector<StateTensor> state();
   Bytes optimizer_size() const { return optimizer_.state_size(); }  // of its moments on this rank
-  // Values were loaded: what was derived from them is made anew.
+  // Values were loaded into what state() gave: what was derived from them is made anew.
   void touch();
   // The time that this rank has spent in the exchange since the last call.
   LaneTimes take_exchange_times() { return layout_.lane().take_times(); }
@@ -97,11 +98,13 @@ class Engine {
 
   Config config_;
   Layout& layout_;
+  Device& device_;
   Model model_;
   Optimizer optimizer_;
   std::vector<std::vector<std::int64_t>> loads_;  // [mixtures][E], since experts were moved the last time
   std::vector<std::vector<std::int64_t>> pairs_;  // [mixtures][E, E]: likewise, of this rank; none where nodes are one
   std::vector<std::int32_t> tokens_, targets_, sequence_;
+  std::vector<HostView<float>> state_views_;  // of a GPU's memory, for state()
 };
 
 }  // namespace switchyard

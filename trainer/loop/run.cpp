@@ -244,7 +244,7 @@ class Run {
         config_(config),
         options_(options),
         data_(data),
-        engine_(config, layout, open_device(config.device)),
+        engine_(config, layout, open_device(config.device, launched_as().local_rank)),
         loader_(data.train, config.model.seq_len, config.train.seed),
         guard_(config.train.spike_zscore, config.train.spike_window) {
     state_.seed = config.train.seed;

@@ -6,13 +6,13 @@ namespace switchyard {
 
 std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor,
                                         const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
-  Tensor attended = allocate(arena, x.shape());  // the residual stream after attention
-  Tensor normed = allocate(arena, x.shape());
+  Tensor attended = allocate(arena, x.shape(), x.dtype());  // the residual stream after attention
+  Tensor normed = allocate(arena, x.shape(), x.dtype());
   attention_norm_.forward(x, arena, saved.attention_norm, normed);
   attention_.forward(normed, sequences, rope, arena, scratch, saved.attention, attended);
   add_in_place(x, attended);
 
-  saved.fed = allocate(arena, x.shape());
+  saved.fed = allocate(arena, x.shape(), x.dtype());
   feed_norm_.forward(attended, arena, saved.feed_norm, saved.fed);
   std::optional<MoeReport> report;
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
@@ -26,7 +26,7 @@ std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences,
 
 void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy) {
   const ArenaScope scope(scratch);
-  Tensor dnormed = allocate(scratch, dy.shape());
+  Tensor dnormed = allocate(scratch, dy.shape(), dy.dtype());
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
     moe->backward(dy, scratch, saved.moe, dnormed);
   } else {
@@ -41,8 +41,8 @@ void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch,
 
 void Block::decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x) {
   const ArenaScope scope(scratch);
-  Tensor normed = allocate(scratch, x.shape());
-  Tensor y = allocate(scratch, x.shape());
+  Tensor normed = allocate(scratch, x.shape(), x.dtype());
+  Tensor y = allocate(scratch, x.shape(), x.dtype());
   NormLayer::Saved norm;
   attention_norm_.forward(x, scratch, norm, normed);
   attention_.decode(normed, past, rope, cache, scratch, y);

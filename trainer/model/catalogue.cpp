@@ -66,6 +66,7 @@ std::vector<ParameterSpec> make_catalogue(const Config& config) {
       continue;
     }
     list.matrix(layer + "router.weight", {config.moe.experts, width}, deviation);
+    list.specs.back().exact = true;
     if (config.moe.shared_experts > 0) dense(layer + "shared_experts", config.moe.shared_experts * model.d_ff);
     for (std::int64_t e = 0; e < config.moe.experts; ++e) {
       const Owner owner{static_cast<int>(l), static_cast<int>(e)};

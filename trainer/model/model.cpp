@@ -1,5 +1,6 @@
 #include "trainer/model/model.h"
 
+#include "comm/device/host_view.h"
 #include "comm/group/environment.h"
 #include "comm/group/fault_point.h"
 #include "layers/attention/rope.h"
@@ -108,7 +109,7 @@ Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span
             const auto& local = placements[usize(mixtures_up_to(config, spec.owner.layer))].local(lane.group().rank());
             return std::binary_search(local.begin(), local.end(), spec.owner.expert);
           },
-          config.train.seed, config.train.global_batch / config.train.micro_batch),
+          config.train.seed, config.train.global_batch / config.train.micro_batch, dtype()),
       final_norm_(make_norm(parameters_, config.model, "norm")),
       head_(parameters_.at(config.model.tie_embeddings ? "embed_tokens.weight" : "lm_head.weight")),
       activations_(device),
@@ -145,7 +146,7 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   Tensor stream = embed(batch);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));
-    Tensor next = allocate(activations_, stream.shape());
+    Tensor next = allocate(activations_, stream.shape(), stream.dtype());
     std::optional<MoeReport> moe = blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_,
                                                       activations_, scratch_, saved[l], next);
     if (moe) report.moe.push_back(std::move(*moe));
@@ -153,17 +154,17 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   }
   set_progress_layer(-1);
   NormLayer::Saved saved_norm;
-  Tensor hidden = allocate(activations_, stream.shape());
+  Tensor hidden = allocate(activations_, stream.shape(), stream.dtype());
   final_norm_.forward(stream, activations_, saved_norm, hidden);
 
   Tensor losses = allocate(activations_, {tokens});
-  Tensor dhidden = allocate(activations_, stream.shape());
+  Tensor dhidden = allocate(activations_, stream.shape(), stream.dtype());
   const float scale = tokens == 0 ? 0.0F : 1.0F / static_cast<float>(tokens);
   cross_entropy_and_backward(hidden, head_.forward(), head_.backward(), copy_to_device(batch.targets), scale, scratch_,
                              losses, dhidden, head_.gradient());
 
   set_progress(progress_step(), "backward");
-  Tensor dstream = allocate(activations_, stream.shape());
+  Tensor dstream = allocate(activations_, stream.shape(), stream.dtype());
   final_norm_.backward(dhidden, saved_norm, dstream, /*add_to_dx=*/false);
   for (std::size_t l = blocks_.size(); l-- > 0;) {
     set_progress_layer(isize(l));
@@ -172,7 +173,8 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   set_progress_layer(-1);
   embedding_backward(dstream, copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").gradient());
 
-  for (std::int64_t t = 0; t < tokens; ++t) report.loss += static_cast<double>(losses.f32()[t]);
+  const HostView<float> loss_of(*device_, losses.f32(), tokens);
+  for (std::int64_t t = 0; t < tokens; ++t) report.loss += static_cast<double>(loss_of[t]);
   if (tokens > 0) report.loss /= static_cast<double>(tokens);
   if (take_planted_spike()) report.loss += 1000;
   for (const MoeReport& moe : report.moe) {
@@ -204,14 +206,14 @@ Tensor Model::embed(const MicroBatch& batch) {
   const std::int64_t tokens = isize(batch.tokens.size());
   require(tokens == batch.sequences * config_.model.seq_len, "a micro-batch of {} sequences has {} tokens, wanted {}",
           batch.sequences, tokens, batch.sequences * config_.model.seq_len);
-  Tensor stream = allocate(activations_, {tokens, config_.model.d_model});
+  Tensor stream = allocate(activations_, {tokens, config_.model.d_model}, dtype());
   embedding(copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").value(), stream);
   return stream;
 }
 
 Tensor Model::infer(const MicroBatch& batch, double capacity_factor) {
   Tensor stream = embed(batch);
-  Tensor next = allocate(activations_, stream.shape());
+  Tensor next = allocate(activations_, stream.shape(), stream.dtype());
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));
     const ArenaScope layer(activations_);
@@ -240,23 +242,24 @@ void Model::decode(std::span<const std::int32_t> tokens, std::int64_t past, std:
   if (caches_.empty()) {
     const std::int64_t width = model.kv_heads * (model.d_model / model.heads);
     const std::int64_t cache_size = model.seq_len * width;
-    cache_memory_ = Buffer(*device_, Bytes(2 * model.layers * cache_size * size_of(DType::F32)));
-    auto* memory = static_cast<float*>(cache_memory_.data());
+    cache_memory_ = Buffer(*device_, Bytes(2 * model.layers * cache_size * size_of(dtype())));
+    auto* const memory = static_cast<std::byte*>(cache_memory_.data());
+    const std::int64_t cache_bytes = cache_size * size_of(dtype());
     for (std::int64_t l = 0; l < model.layers; ++l) {
       const Shape shape{model.seq_len, width};
-      caches_.push_back({Tensor(memory + 2 * l * cache_size, DType::F32, shape, *device_),
-                         Tensor(memory + (2 * l + 1) * cache_size, DType::F32, shape, *device_)});
+      caches_.push_back({Tensor(memory + 2 * l * cache_bytes, dtype(), shape, *device_),
+                         Tensor(memory + (2 * l + 1) * cache_bytes, dtype(), shape, *device_)});
     }
   }
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
-  Tensor stream = allocate(activations_, {count, model.d_model});
+  Tensor stream = allocate(activations_, {count, model.d_model}, dtype());
   embedding(copy_to_device(tokens), parameters_.at("embed_tokens.weight").value(), stream);
   const Tensor rope_rows = rope_table_.slice(past, count);
   for (std::size_t l = 0; l < blocks_.size(); ++l) blocks_[l].decode(past, rope_rows, caches_[l], scratch_, stream);
   const Tensor last = stream.slice(count - 1, 1);
   NormLayer::Saved saved_norm;
-  Tensor hidden = allocate(activations_, last.shape());
+  Tensor hidden = allocate(activations_, last.shape(), last.dtype());
   final_norm_.forward(last, activations_, saved_norm, hidden);
   Tensor out = allocate(activations_, {1, model.vocab});
   gemm(hidden, head_.forward(), out);

@@ -57,6 +57,7 @@ class Model {
   void decode(std::span<const std::int32_t> tokens, std::int64_t past, std::span<float> logits);
 
  private:
+  DType dtype() const { return config_.train.dtype; }  // of activations
   // The embedded tokens, [T, D].
   Tensor embed(const MicroBatch& batch);
   // Final norm's output, [T, D], of a forward that no backward follows: a layer's activations go when it is done.

@@ -1,5 +1,7 @@
 #include "trainer/optim/moving.h"
 
+#include "comm/device/host_view.h"
+
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -36,7 +38,10 @@ std::vector<Holding> list_holdings(std::span<const CopySet> sets, const std::vec
 // Where this rank's elements lie.
 class Memory {
  public:
-  void add(std::int64_t array, Range range, float* data) { parts_.emplace(array, Part{range, data}); }
+  explicit Memory(Device& device) : device_(&device) {}
+  void add(std::int64_t array, Range range, float* data) {
+    parts_.emplace(array, Part{range, HostView<float>(*device_, data, range.size(), HostAccess::ReadWrite)});
+  }
   void add(const Optimizer::State& state) {
     const Range range{state.piece.offset, state.piece.offset + state.piece.count};
     add(array_of(state.piece.parameter, first_moment), range, state.first_moment());
@@ -46,21 +51,26 @@ class Memory {
     const auto [begin, end] = parts_.equal_range(array);
     for (auto part = begin; part != end; ++part) {
       const auto& [has, data] = part->second;
-      if (has.begin <= range.begin && range.end <= has.end) return data + (range.begin - has.begin);
+      if (has.begin <= range.begin && range.end <= has.end) return data.data() + (range.begin - has.begin);
     }
     fail(ErrorKind::Runtime, "elements {} to {} of array {} are not on this rank", range.begin, range.end, array);
+  }
+
+  void give_back() {
+    for (auto& [array, part] : parts_) part.data.give_back();
   }
 
  private:
   struct Part {
     Range range;
-    float* data;
+    HostView<float> data;
   };
+  Device* device_;
   std::multimap<std::int64_t, Part> parts_;
 };
 
 Memory memory_of(int layer, const ParameterList& parameters, const std::vector<Optimizer::State>& states) {
-  Memory memory;
+  Memory memory(parameters.device());
   for (const auto& parameter : parameters.here()) {
     if (parameter->owner().layer != layer) continue;
     memory.add(array_of(parameters.spec_index(*parameter), value), {0, parameter->size()}, parameter->value().f32());
@@ -131,7 +141,7 @@ Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer,
   }
   for (const std::size_t spec : coming) parameters.add(spec);
   const std::vector<Optimizer::State> old = optimizer.regroup(layer, sets);
-  const Memory to = memory_of(layer, parameters, optimizer.states());
+  Memory to = memory_of(layer, parameters, optimizer.states());
 
   std::vector<SendPart> sends;
   std::vector<ReceivePart> receives;
@@ -151,6 +161,7 @@ Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer,
     }
   }
   world.transport().exchange(sends, receives);
+  to.give_back();
   for (const std::size_t spec : coming) parameters.find(spec)->touch();
   for (const std::size_t spec : leaving) parameters.remove(spec);
   return sent;

@@ -1,11 +1,13 @@
 #include "trainer/optim/optimizer.h"
 
+#include "comm/device/host_view.h"
 #include "comm/reduce/gradients.h"
 #include "comm/reduce/parts.h"
 #include "layers/ops/adamw.h"
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -134,9 +136,13 @@ std::vector<std::vector<std::span<T>>> Optimizer::held_arrays(const F& array_of)
 
 template <class T>
 void Optimizer::sum(T* GradientSum::*member) {
-  const auto gradient = [&](const Parameter& parameter) {
-    return std::span<T>(parameter.gradient().*member, usize(parameter.size()));
-  };
+  if (world_.size() == 1) return;
+  std::map<const Parameter*, HostView<T>> views;
+  for (const auto& parameter : parameters_.here()) {
+    views.emplace(parameter.get(),
+                  HostView<T>(device_, parameter->gradient().*member, parameter->size(), HostAccess::ReadWrite));
+  }
+  const auto gradient = [&](const Parameter& parameter) { return views.at(&parameter).span(); };
   const Shared& replicated = sets_.front();
   std::vector<std::span<T>> arrays;
   for (const std::size_t spec : replicated.set.specs) arrays.push_back(gradient(*parameters_.find(spec)));
@@ -149,6 +155,7 @@ void Optimizer::sum(T* GradientSum::*member) {
   const auto held = held_arrays<T>(gradient);
   sum_to_parts(world_, ranges, held);
   if (zero_ == 0) gather_from_parts(world_, ranges, held);
+  for (auto& [parameter, view] : views) view.give_back();
 }
 
 void Optimizer::sum_gradients() {
@@ -254,15 +261,18 @@ void Optimizer::update(const TrainConfig& train, double lr, double gradient_scal
 
 void Optimizer::gather_values() {
   if (zero_ == 0) return;
-  const auto value = [](Parameter& parameter) {
+  std::map<const Parameter*, HostView<float>> views;
+  const auto value = [&](Parameter& parameter) {
     parameter.touch();
-    return std::span<float>(parameter.value().f32(), usize(parameter.size()));
+    return views.try_emplace(&parameter, device_, parameter.value().f32(), parameter.size(), HostAccess::ReadWrite)
+        .first->second.span();
   };
   const Shared& replicated = sets_.front();
   std::vector<std::span<float>> values;
   for (const std::size_t spec : replicated.set.specs) values.push_back(value(*parameters_.find(spec)));
   gather_parts(world_, values, replicated.parts);
   gather_from_parts(world_, held_ranges(), held_arrays<float>(value));
+  for (auto& [parameter, view] : views) view.give_back();
 }
 
 void Optimizer::zero_gradients() {
