@@ -4,6 +4,7 @@
 #include "comm/base/ids.h"
 #include "comm/reduce/exact.h"
 #include "layers/ops/adamw_cpu.h"
+#include "layers/ops/adamw_cuda.h"
 #include "layers/ops/blocks.h"
 
 #include <cmath>
@@ -71,6 +72,34 @@ void squares(const Gradient* gradient, double scale, std::int64_t n, double* sum
 }
 
 }  // namespace
+
+void adamw(Device& device, const AdamWStep& step, double scale, std::span<const AdamWPart> parts) {
+  AdamWStep still = step;
+  still.weight_decay = 0;
+  if (device.kind() == DeviceKind::Cuda) {
+    return cuda::adamw(device, factors_of(step), factors_of(still).keep, scale, parts);
+  }
+  for (const AdamWPart& part : parts) {
+    const AdamWStep& how = part.decays ? step : still;
+    if (part.exact != nullptr) {
+      update(how, part.exact, scale, part.n, part.value, part.m, part.v);
+    } else {
+      update(how, part.gradient, scale, part.n, part.value, part.m, part.v);
+    }
+  }
+}
+
+void squares_by_block(Device& device, double scale, std::span<const AdamWPart> parts, std::span<double* const> sums) {
+  require(parts.size() == sums.size(), "squares_by_block: sums for {} parts, of {}", sums.size(), parts.size());
+  if (device.kind() == DeviceKind::Cuda) return cuda::squares_by_block(device, scale, parts, sums);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].exact != nullptr) {
+      squares(parts[i].exact, scale, parts[i].n, sums[i]);
+    } else {
+      squares(parts[i].gradient, scale, parts[i].n, sums[i]);
+    }
+  }
+}
 
 void adamw(const AdamWStep& step, const float* gradient, double scale, std::int64_t n, float* value, float* m,
            float* v) {

@@ -1,7 +1,10 @@
 // AdamW (Loshchilov and Hutter 2019): decoupled weight decay.
 #pragma once
 
+#include "comm/device/device.h"
+
 #include <cstdint>
+#include <span>
 
 namespace switchyard {
 
@@ -27,5 +30,20 @@ void adamw(const AdamWStep& step, const std::int64_t* gradient, double scale, st
 inline constexpr std::int64_t squares_block = 4096;
 void squares_by_block(const float* gradient, double scale, std::int64_t n, double* sums);
 void squares_by_block(const std::int64_t* gradient, double scale, std::int64_t n, double* sums);
+
+// A part of a parameter, with its moments, in the memory of a device.
+struct AdamWPart {
+  std::int64_t n = 0;
+  const float* gradient = nullptr;  // one of the two
+  const std::int64_t* exact = nullptr;
+  float* value = nullptr;
+  float* m = nullptr;
+  float* v = nullptr;
+  bool decays = true;
+};
+// The same for many parts at once, which on a GPU are few launches. step.weight_decay: of those that decay.
+void adamw(Device& device, const AdamWStep& step, double scale, std::span<const AdamWPart> parts);
+// sums[i]: of part i, in the host's memory.
+void squares_by_block(Device& device, double scale, std::span<const AdamWPart> parts, std::span<double* const> sums);
 
 }  // namespace switchyard

@@ -65,9 +65,9 @@ class Runs:
     def __exit__(self, *_):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def switchyard(self, *arguments, np=0, threads=1, env=None, timeout=240):
+    def switchyard(self, *arguments, np=0, threads=1, env=None, timeout=240, program=SWITCHYARD):
         """np = 0: without a launcher."""
-        command = [SWITCHYARD, *map(str, arguments)]
+        command = [program, *map(str, arguments)]
         if np:
             command = [str(SOURCE / "tests/support/mpirun"), str(np), *command]
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), **(env or {}))

@@ -167,6 +167,22 @@ void Optimizer::sum_gradients() {
   }
 }
 
+std::vector<AdamWPart> Optimizer::parts() const {
+  std::vector<AdamWPart> parts;
+  for (const State& state : states_) {
+    const Parameter& parameter = *parameters_.find(state.piece.parameter);
+    const GradientSum gradient = parameter.gradient().part(state.piece.offset, state.piece.count);
+    parts.push_back({.n = state.piece.count,
+                     .gradient = gradient.plain,
+                     .exact = gradient.exact,
+                     .value = parameter.value().f32() + state.piece.offset,
+                     .m = state.first_moment(),
+                     .v = state.second_moment(),
+                     .decays = parameter.decays()});
+  }
+  return parts;
+}
+
 std::vector<double> Optimizer::gradient_squares(double scale) const {
   // The sums of each parameter's blocks, one after the other; replicated parameters first.
   std::vector<std::int64_t> first_block(parameters_.specs().size(), 0);
@@ -185,16 +201,11 @@ std::vector<double> Optimizer::gradient_squares(double scale) const {
     return std::span<double>(blocks).subspan(usize(first_block[spec]),
                                              usize(blocks_of(parameters_.specs()[spec].shape.size())));
   };
+  std::vector<double*> sums;
   for (const State& state : states_) {
-    const Piece& piece = state.piece;
-    const GradientSum gradient = parameters_.find(piece.parameter)->gradient().part(piece.offset, piece.count);
-    double* const sums = &blocks_at(piece.parameter)[usize(piece.offset / squares_block)];
-    if (gradient.exact != nullptr) {
-      squares_by_block(gradient.exact, scale, gradient.size, sums);
-    } else {
-      squares_by_block(gradient.plain, scale, gradient.size, sums);
-    }
+    sums.push_back(&blocks_at(state.piece.parameter)[usize(state.piece.offset / squares_block)]);
   }
+  squares_by_block(device_, scale, parts(), sums);
   if (zero_ == 1) {
     world_.sum(std::span<double>(blocks).first(usize(replicated)));  // one contributor a block: exact
     share_blocks(blocks_at);
@@ -239,24 +250,14 @@ void Optimizer::share_blocks(const std::function<std::span<double>(std::size_t s
 }
 
 void Optimizer::update(const TrainConfig& train, double lr, double gradient_scale, std::int64_t update) {
-  for (const State& state : states_) {
-    const Piece& piece = state.piece;
-    Parameter& parameter = *parameters_.find(piece.parameter);
-    const AdamWStep step{.lr = lr,
-                         .beta1 = train.beta1,
-                         .beta2 = train.beta2,
-                         .eps = train.eps,
-                         .weight_decay = parameter.decays() ? train.weight_decay : 0.0,
-                         .step = update};
-    const GradientSum gradient = parameter.gradient().part(piece.offset, piece.count);
-    float* const value = parameter.value().f32() + piece.offset;
-    if (gradient.exact != nullptr) {
-      adamw(step, gradient.exact, gradient_scale, piece.count, value, state.first_moment(), state.second_moment());
-    } else {
-      adamw(step, gradient.plain, gradient_scale, piece.count, value, state.first_moment(), state.second_moment());
-    }
-    parameter.touch();
-  }
+  const AdamWStep step{.lr = lr,
+                       .beta1 = train.beta1,
+                       .beta2 = train.beta2,
+                       .eps = train.eps,
+                       .weight_decay = train.weight_decay,
+                       .step = update};
+  adamw(device_, step, gradient_scale, parts());
+  for (const State& state : states_) parameters_.find(state.piece.parameter)->touch();
 }
 
 void Optimizer::gather_values() {

@@ -10,6 +10,7 @@
 
 #include "comm/group/group.h"
 #include "comm/reduce/copies.h"
+#include "layers/ops/adamw.h"
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
 #include "trainer/optim/copies.h"
@@ -78,6 +79,7 @@ class Optimizer {
   void sort_states();
   template <class T>
   void sum(T* GradientSum::*member);
+  std::vector<AdamWPart> parts() const;  // of states_
   // The sums of experts' blocks, to all that have copies of the expert.
   void share_blocks(const std::function<std::span<double>(std::size_t spec)>& blocks_at) const;
   // Sets of experts with several copies, and this rank's arrays of each.

@@ -18,6 +18,7 @@
 #define __shared__ static
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 
 // clang-format off
@@ -160,6 +161,9 @@ inline unsigned __float_as_uint(float x) {
 }
 inline float __uint_as_float(unsigned x) {
   return __int_as_float(int(x));
+}
+inline float __fmul_rn(float a, float b) {
+  return a * b;
 }
 inline float rsqrtf(float x) {
   return 1.0f / std::sqrt(x);
