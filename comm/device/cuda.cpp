@@ -68,6 +68,11 @@ class CudaDevice final : public Device {
 
   DeviceKind kind() const override { return DeviceKind::Cuda; }
   std::string name() const override { return fmt::format("cuda:{}", index_); }
+  std::string identity() const override {
+    char bus[32] = {};
+    check(cudaDeviceGetPCIBusId(bus, sizeof(bus), index_), "cudaDeviceGetPCIBusId");
+    return bus;
+  }
   int index() const { return index_; }
   int multiprocessors() const { return multiprocessors_; }
   cudaStream_t cuda_stream() const { return stream_.get(); }

@@ -26,6 +26,8 @@ class Device {
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
   virtual std::string name() const = 0;  // "cpu", "cuda:0"
+  // What tells it from the other devices of its host, also where processes see different ones under the same name.
+  virtual std::string identity() const { return name(); }
 
   // 64-byte aligned at least; contents are undefined. Throws Error(Runtime) naming the size where there is no memory.
   virtual void* allocate(Bytes bytes) = 0;

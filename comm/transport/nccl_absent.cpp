@@ -1,11 +1,15 @@
-// Stands in for the NCCL transport in a build without one.
-#include "comm/transport/transport.h"
+// Stands in for the NCCL transport in a program without it.
+#include "comm/transport/device_transport.h"
 
 namespace switchyard {
 
-std::unique_ptr<Transport> open_nccl_transport(Transport&, int device_index) {
+bool has_nccl() {
+  return false;
+}
+
+std::unique_ptr<DeviceTransport> make_nccl_transport(Transport&, Device&) {
   fail(ErrorKind::Usage,
-       "NCCL was asked for on GPU {}, but this switchyard was built without NCCL; use the MPI transport", device_index);
+       "parallel.device_transport = \"nccl\" was asked for, but this switchyard was built without NCCL; use \"mpi\"");
 }
 
 }  // namespace switchyard

@@ -90,7 +90,4 @@ class Transport {
   virtual void get_on() = 0;
 };
 
-// Throws Error(Usage) where the build has no NCCL: see nccl_absent.cpp.
-std::unique_ptr<Transport> open_nccl_transport(Transport& bootstrap, int device_index);
-
 }  // namespace switchyard

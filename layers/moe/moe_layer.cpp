@@ -15,12 +15,13 @@ Tensor received_slots(const PlanPiece& piece, const Tensor& like, Arena& scratch
 }  // namespace
 
 MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement,
-                   ExchangeLane& lane, Numerics numerics)
+                   ExchangeLane& lane, DeviceTransport* device, Numerics numerics)
     : router_(std::move(router)),
       experts_(std::move(experts)),
       shared_(std::move(shared)),
       placement_(std::move(placement)),
       lane_(&lane),
+      device_(device),
       numerics_(numerics) {}
 
 void MoeLayer::place(Placement placement, Experts experts) {
@@ -69,7 +70,7 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
 }
 
 void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
-  RowLane lane(*lane_, numerics_, scratch);
+  RowLane lane(*lane_, device_, numerics_, scratch);
   Plan& plan = saved.plan;
   std::vector<PieceRows> rows;
   std::vector<ExchangeLane::Ticket> dispatched;
@@ -99,7 +100,7 @@ void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Sav
 void MoeLayer::forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y) {
   for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
     const ArenaScope round(scratch);
-    RowLane lane(*lane_, numerics_, scratch);
+    RowLane lane(*lane_, device_, numerics_, scratch);
     const PieceRows rows{received_rows(saved.plan.pieces[p], x, scratch),
                          received_slots(saved.plan.pieces[p], x, scratch)};
     set_progress(progress_step(), "exchange");
@@ -144,7 +145,7 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
 }
 
 void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
-  RowLane lane(*lane_, numerics_, scratch);
+  RowLane lane(*lane_, device_, numerics_, scratch);
   Plan& plan = saved.plan;
   set_progress(progress_step(), "exchange (backward)");
   std::vector<PieceRows> rows;
@@ -179,7 +180,7 @@ void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, T
   Experts::Carry carry(experts_, scratch);
   for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
     const ArenaScope round(scratch);
-    RowLane lane(*lane_, numerics_, scratch);
+    RowLane lane(*lane_, device_, numerics_, scratch);
     const PlanPiece& piece = saved.plan.pieces[p];
     const PieceRows rows{received_rows(piece, dy, scratch), received_slots(piece, dy, scratch)};
     Tensor dreceived_weight = allocate(scratch, {piece.received_slots()});

@@ -42,9 +42,10 @@ class MoeLayer {
     Experts::Saved experts;
     FeedForward::Saved shared;
   };
-  // shared: one network on every token (shared experts side by side are one wider network), or nothing.
+  // device: see RowLane. shared: one network on every token (shared experts side by side are one wider network), or
+  // nothing.
   MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement, ExchangeLane& lane,
-           Numerics numerics);
+           DeviceTransport* device, Numerics numerics);
 
   const Placement& placement() const { return placement_; }
   // Between two micro-batches, on all ranks with the same placement. experts: those that it gives this rank.
@@ -74,6 +75,7 @@ class MoeLayer {
   Placement placement_;
   std::span<std::int64_t> pairs_;  // empty: nobody wants to know
   ExchangeLane* lane_;
+  DeviceTransport* device_;
   Numerics numerics_;
 };
 

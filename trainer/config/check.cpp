@@ -44,9 +44,16 @@ void check_device_of(const Config& config, Check& check) {
   } catch (const Error& error) {
     return check.tell("{}", error.what());
   }
-  if (!check.sound({"train.dtype"})) return;
-  if (config.device == "cpu" && config.train.dtype == DType::BF16) {
+  const bool on_cpu = config.device == "cpu";
+  if (check.sound({"train.dtype"}) && on_cpu && config.train.dtype == DType::BF16) {
     check.tell("train.dtype = \"bf16\" wants a GPU (device = \"cuda\"); the CPU computes in fp32");
+  }
+  if (on_cpu) return;
+  if (check.sound({"parallel.exchange"}) && config.parallel.exchange == "hierarchical") {
+    check.tell("parallel.exchange = \"hierarchical\" is for ranks on CPUs; rows go straight from GPU to GPU: \"flat\"");
+  }
+  if (check.sound({"exchange.wire"}) && config.exchange.wire == "int8") {
+    check.tell("exchange.wire = \"int8\" is for ranks on CPUs; between GPUs rows travel as \"fp32\" or \"bf16\"");
   }
 }
 

@@ -67,6 +67,7 @@ struct ParallelConfig {
   std::int64_t expert = 0;          // ranks an expert group spans; 0: as many as there are, up to the number of experts
   std::string exchange = "auto";    // auto, flat, hierarchical
   std::int64_t ranks_per_node = 0;  // 0: detect
+  std::string device_transport = "auto";  // auto, nccl, mpi: how rows go from GPU to GPU
   std::int64_t zero = 0;  // ZeRO stage: 1 splits the optimizer's state over the ranks with the same parameters
 };
 

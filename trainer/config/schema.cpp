@@ -178,6 +178,8 @@ std::vector<ConfigKey> make_keys() {
                    "ranks that share the experts; 0: all, up to one an expert");
   parallel.choice("exchange", &P::exchange, {"auto", "flat", "hierarchical"},
                   "how rows travel to experts: straight, or once to a node and on from there; auto: by what is faster");
+  parallel.choice("device_transport", &P::device_transport, {"auto", "nccl", "mpi"},
+                  "how rows travel between GPUs; auto: NCCL where each rank has its own GPU, else by the host and MPI");
   parallel.integer("ranks_per_node", &P::ranks_per_node, at_least(0, most_ranks),
                    "take so many ranks for a node; 0: detect");
   parallel.integer("zero", &P::zero, from_to(0, 1),

@@ -107,6 +107,7 @@ ChosenExchange choose_exchange(const Group& world, const Group& group, const std
   };
   const std::string& wanted = config.parallel.exchange;
   if (wanted == "flat") return {lane_of(make_flat_exchange(group, node_of)), ""};
+  if (config.device != "cpu") return {lane_of(make_flat_exchange(group, node_of)), "rows go straight from GPU to GPU"};
   if (wanted == "auto") {
     const Node here = node_of[usize(group.rank().value())];
     const bool room = has_room_to_share(config, std::count(node_of.begin(), node_of.end(), here));

@@ -52,7 +52,7 @@ Experts make_experts(const ParameterList& parameters, const Config& config, cons
 }
 
 MoeLayer make_moe(const ParameterList& parameters, const Config& config, const std::string& layer, ExchangeLane& lane,
-                  const Placement& placement) {
+                  DeviceTransport* device, const Placement& placement) {
   const RouterSettings settings{.experts = config.moe.experts,
                                 .top_k = config.moe.top_k,
                                 .renormalise = config.moe.renormalise,
@@ -65,6 +65,7 @@ MoeLayer make_moe(const ParameterList& parameters, const Config& config, const s
           std::move(shared),
           placement,
           lane,
+          device,
           config.train.numerics};
 }
 
@@ -74,12 +75,13 @@ std::string prefix_of(std::int64_t layer) {
 
 // placement: of a mixture layer.
 Block make_block(const ParameterList& parameters, const Config& config, std::int64_t index, ExchangeLane& lane,
-                 const Placement* placement) {
+                 DeviceTransport* device, const Placement* placement) {
   const std::string layer = prefix_of(index);
   const std::string attention = layer + "self_attn.";
   std::variant<FeedForward, MoeLayer> feed =
-      placement != nullptr ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, lane, *placement))
-                           : std::variant<FeedForward, MoeLayer>(make_dense(parameters, config.model, layer + "mlp"));
+      placement != nullptr
+          ? std::variant<FeedForward, MoeLayer>(make_moe(parameters, config, layer, lane, device, *placement))
+          : std::variant<FeedForward, MoeLayer>(make_dense(parameters, config.model, layer + "mlp"));
   return {make_norm(parameters, config.model, layer + "input_layernorm"),
           AttentionLayer(parameters.at(attention + "q_proj.weight"), parameters.at(attention + "k_proj.weight"),
                          parameters.at(attention + "v_proj.weight"), parameters.at(attention + "o_proj.weight"),
@@ -102,6 +104,7 @@ Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span
     : config_(config),
       device_(&device),
       lane_(&lane),
+      device_transport_(make_device_transport(lane.group(), device, config.parallel.device_transport)),
       parameters_(
           device, config.train.numerics, make_catalogue(config),
           [&](const ParameterSpec& spec) {
@@ -116,7 +119,7 @@ Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span
       scratch_(device) {
   for (std::int64_t l = 0; l < config.model.layers; ++l) {
     const Placement* const placement = is_moe_layer(config, l) ? &placements[moe_layers_.size()] : nullptr;
-    blocks_.push_back(make_block(parameters_, config, l, lane, placement));
+    blocks_.push_back(make_block(parameters_, config, l, lane, device_transport_.get(), placement));
     if (placement != nullptr) moe_layers_.push_back(l);
   }
   const std::int64_t head_dim = config.model.d_model / config.model.heads;

@@ -9,8 +9,10 @@
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
 #include "trainer/model/block.h"
+#include "trainer/model/rank_device.h"
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -32,7 +34,8 @@ struct MicroBatchReport {
 class Model {
  public:
   // The experts of this rank of the exchange's group, and all replicated parameters, initialised from the seed.
-  // placements: of the mixture layers, in order; without, experts are consecutive in each.
+  // Collective over the lane's group, where the device is a GPU. placements: of the mixture layers, in order; without,
+  // experts are consecutive in each.
   Model(const Config& config, Device& device, ExchangeLane& lane, std::span<const Placement> placements);
   Model(const Config& config, Device& device, ExchangeLane& lane);
 
@@ -67,6 +70,7 @@ class Model {
   Config config_;
   Device* device_;
   ExchangeLane* lane_;
+  std::unique_ptr<DeviceTransport> device_transport_;  // null on the CPU
   ParameterList parameters_;
   std::vector<Block> blocks_;
   std::vector<std::int64_t> moe_layers_;
