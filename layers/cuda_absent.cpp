@@ -1,7 +1,12 @@
 // Stands in for the CUDA code of the ops in a program without it. Nothing comes here: no tensor lies on such a device.
+#include "layers/attention/rope_cuda.h"
+#include "layers/ops/activation_cuda.h"
 #include "layers/ops/adamw_cuda.h"
 #include "layers/ops/convert_cuda.h"
+#include "layers/ops/embedding_cuda.h"
 #include "layers/ops/matmul_cuda.h"
+#include "layers/ops/norm_cuda.h"
+#include "layers/ops/rows_cuda.h"
 #include "layers/tensor/parameter_cuda.h"
 
 #define ABSENT(name, ...)                                                  \
@@ -12,9 +17,29 @@
 namespace switchyard::cuda {
 
 ABSENT(adamw, Device&, const cpu::AdamWFactors&, float, double, std::span<const AdamWPart>)
-ABSENT(squares_by_block, Device&, double, std::span<const AdamWPart>, std::span<double* const>)
+ABSENT(add_in_place, const Tensor&, Tensor)
 ABSENT(add_partial, const GradientSum&, const float*, std::int64_t)
 ABSENT(convert, const Tensor&, Tensor)
+ABSENT(dot_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
+ABSENT(embedding, const Tensor&, const Tensor&, Tensor)
+ABSENT(embedding_backward, const Tensor&, const Tensor&, const GradientSum&)
+ABSENT(gather_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
+ABSENT(gelu, const Tensor&, Tensor)
+ABSENT(gelu_backward, const Tensor&, const Tensor&, Tensor)
+ABSENT(layer_norm, const Tensor&, const Tensor&, const Tensor&, float, Tensor, Tensor, Tensor)
+ABSENT(layer_norm_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Tensor, bool,
+       const GradientSum&, const GradientSum&)
+ABSENT(make_row_lists, const Tensor&, Tensor, Tensor)
 ABSENT(matmul, Device&, const Matmul&)
+ABSENT(relu, const Tensor&, Tensor)
+ABSENT(relu_backward, const Tensor&, const Tensor&, Tensor)
+ABSENT(rms_norm, const Tensor&, const Tensor&, float, Tensor, Tensor)
+ABSENT(rms_norm_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Tensor, bool, const GradientSum&)
+ABSENT(rope, const Tensor&, std::int64_t, bool, const Tensor&)
+ABSENT(scatter_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
+ABSENT(squares_by_block, Device&, double, std::span<const AdamWPart>, std::span<double* const>)
+ABSENT(sum_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
+ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
+ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
 
 }  // namespace switchyard::cuda

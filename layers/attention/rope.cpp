@@ -1,6 +1,9 @@
 #include "layers/attention/rope.h"
 
+#include "comm/device/host_view.h"
 #include "layers/attention/rope_cpu.h"
+#include "layers/attention/rope_cuda.h"
+#include "layers/ops/float_type.h"
 
 #include <cmath>
 
@@ -14,8 +17,8 @@ void turn(const char* op, const Tensor& table, std::int64_t head_dim, bool back,
   require(table.defined() && table.shape().rank() == 2 && (table.rows() > 0 || x.rows() == 0),
           "{}: the table is {}, wanted a row a position", op, table.shape().to_string());
   check_tensor(op, "table", table, {table.dim(0), head_dim}, x.device());
-  check_tensor(op, "x", x, x.shape(), x.device());
-  if (!on_cpu(x)) fail_on_device(op, x.device());
+  float_type(op, "x", x);
+  if (!on_cpu(x)) return cuda::rope(table, head_dim, back, x);
 
   const std::int64_t rows = x.rows();
   const std::int64_t positions = table.rows();
@@ -35,16 +38,17 @@ void rope_table(std::int64_t first, std::int64_t count, double theta, Tensor tab
           "{}: table is {}, wanted a matrix with an even number of columns", op, table.shape().to_string());
   require(theta > 0, "{}: theta is {}, wanted a positive number", op, theta);
   check_tensor(op, "table", table, {count, table.cols()}, table.device());
-  if (!on_cpu(table)) fail_on_device(op, table.device());
   const std::int64_t half = table.cols() / 2;
+  HostView<float> angles(table.device(), table.f32(), table.size(), HostAccess::Write);
   for (std::int64_t i = 0; i < half; ++i) {
     const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
     for (std::int64_t t = 0; t < count; ++t) {
       const double angle = static_cast<double>(first + t) * frequency;
-      table.f32()[t * 2 * half + i] = static_cast<float>(std::cos(angle));
-      table.f32()[t * 2 * half + half + i] = static_cast<float>(std::sin(angle));
+      angles[t * 2 * half + i] = static_cast<float>(std::cos(angle));
+      angles[t * 2 * half + half + i] = static_cast<float>(std::sin(angle));
     }
   }
+  angles.give_back();
 }
 
 void rope(const Tensor& table, std::int64_t head_dim, Tensor x) {

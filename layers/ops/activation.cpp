@@ -1,6 +1,8 @@
 #include "layers/ops/activation.h"
 
 #include "layers/ops/activation_cpu.h"
+#include "layers/ops/activation_cuda.h"
+#include "layers/ops/float_type.h"
 
 namespace switchyard {
 namespace {
@@ -8,7 +10,7 @@ namespace {
 // `tensor` must be as `like`, the op's first input.
 void check_like(const char* op, const char* name, const Tensor& tensor, const Tensor& like) {
   require(like.defined(), "{}: an input is undefined", op);
-  check_tensor(op, name, tensor, like.shape(), like.device());
+  check_tensor(op, name, tensor, like.shape(), like.device(), float_type(op, "an input", like));
 }
 
 }  // namespace
@@ -18,7 +20,7 @@ void swiglu(const Tensor& gate, const Tensor& up, Tensor h) {
   check_like("swiglu", "up", up, gate);
   check_like("swiglu", "h", h, gate);
   if (on_cpu(gate)) return cpu::swiglu(gate.f32(), up.f32(), gate.size(), h.f32());
-  fail_on_device("swiglu", gate.device());
+  cuda::swiglu(gate, up, h);
 }
 
 void swiglu_backward(const Tensor& dh, const Tensor& gate, const Tensor& up, Tensor dgate, Tensor dup) {
@@ -31,14 +33,14 @@ void swiglu_backward(const Tensor& dh, const Tensor& gate, const Tensor& up, Ten
   if (on_cpu(dh)) {
     return cpu::swiglu_backward(dh.f32(), gate.f32(), up.f32(), dh.size(), dgate.f32(), dup.f32());
   }
-  fail_on_device(op, dh.device());
+  cuda::swiglu_backward(dh, gate, up, dgate, dup);
 }
 
 void gelu(const Tensor& x, Tensor y) {
   check_like("gelu", "x", x, x);
   check_like("gelu", "y", y, x);
   if (on_cpu(x)) return cpu::gelu(x.f32(), x.size(), y.f32());
-  fail_on_device("gelu", x.device());
+  cuda::gelu(x, y);
 }
 
 void gelu_backward(const Tensor& dy, const Tensor& x, Tensor dx) {
@@ -46,14 +48,14 @@ void gelu_backward(const Tensor& dy, const Tensor& x, Tensor dx) {
   check_like("gelu_backward", "x", x, dy);
   check_like("gelu_backward", "dx", dx, dy);
   if (on_cpu(dy)) return cpu::gelu_backward(dy.f32(), x.f32(), dy.size(), dx.f32());
-  fail_on_device("gelu_backward", dy.device());
+  cuda::gelu_backward(dy, x, dx);
 }
 
 void relu(const Tensor& x, Tensor y) {
   check_like("relu", "x", x, x);
   check_like("relu", "y", y, x);
   if (on_cpu(x)) return cpu::relu(x.f32(), x.size(), y.f32());
-  fail_on_device("relu", x.device());
+  cuda::relu(x, y);
 }
 
 void relu_backward(const Tensor& dy, const Tensor& x, Tensor dx) {
@@ -61,14 +63,14 @@ void relu_backward(const Tensor& dy, const Tensor& x, Tensor dx) {
   check_like("relu_backward", "x", x, dy);
   check_like("relu_backward", "dx", dx, dy);
   if (on_cpu(dy)) return cpu::relu_backward(dy.f32(), x.f32(), dy.size(), dx.f32());
-  fail_on_device("relu_backward", dy.device());
+  cuda::relu_backward(dy, x, dx);
 }
 
 void add_in_place(const Tensor& x, Tensor y) {
   check_like("add_in_place", "x", x, x);
   check_like("add_in_place", "y", y, x);
   if (on_cpu(x)) return cpu::add_in_place(x.f32(), x.size(), y.f32());
-  fail_on_device("add_in_place", x.device());
+  cuda::add_in_place(x, y);
 }
 
 }  // namespace switchyard

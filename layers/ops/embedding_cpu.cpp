@@ -1,5 +1,7 @@
 #include "layers/ops/embedding_cpu.h"
 
+#include "layers/ops/embedding.h"
+
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -8,21 +10,8 @@
 #include <omp.h>
 
 namespace switchyard::cpu {
-namespace {
-
-void check_tokens(const Tensor& tokens, std::int64_t vocabulary) {
-  const std::int32_t* token = tokens.i32();
-  for (std::int64_t t = 0; t < tokens.size(); ++t) {
-    if (token[t] < 0 || token[t] >= vocabulary) [[unlikely]] {
-      fail(ErrorKind::Data, "token {} at position {} is beyond the vocabulary of {}", token[t], t, vocabulary);
-    }
-  }
-}
-
-}  // namespace
-
 void embedding(const Tensor& tokens, const Tensor& table, Tensor y) {
-  check_tokens(tokens, table.dim(0));
+  check_tokens({tokens.i32(), usize(tokens.size())}, table.dim(0));
   const std::int64_t count = y.dim(0), width = y.dim(1);
   const std::int32_t* token = tokens.i32();
   const float* rows = table.f32();
@@ -35,7 +24,7 @@ void embedding(const Tensor& tokens, const Tensor& table, Tensor y) {
 
 void embedding_backward(const Tensor& dy, const Tensor& tokens, const GradientSum& dtable) {
   const std::int64_t count = dy.dim(0), width = dy.dim(1);
-  check_tokens(tokens, dtable.size / width);
+  check_tokens({tokens.i32(), usize(tokens.size())}, dtable.size / width);
   const std::int32_t* token = tokens.i32();
 
   // Positions by token, in token order; begin[k] is where the k-th token that occurs has its positions.

@@ -1,7 +1,9 @@
 #include "layers/ops/norm.h"
 
 #include "layers/ops/blocks.h"
+#include "layers/ops/float_type.h"
 #include "layers/ops/norm_cpu.h"
+#include "layers/ops/norm_cuda.h"
 
 #include <memory>
 
@@ -19,12 +21,11 @@ void check_width(const char* op, const char* name, const Tensor& tensor, const T
   check_tensor(op, name, tensor, {x.cols()}, x.device());
 }
 void check_like(const char* op, const char* name, const Tensor& tensor, const Tensor& x) {
-  check_tensor(op, name, tensor, x.shape(), x.device());
+  check_tensor(op, name, tensor, x.shape(), x.device(), x.dtype());
 }
 void check_input(const char* op, const Tensor& x) {
   require(x.defined() && x.shape().rank() >= 1, "{}: x is undefined", op);
-  check_like(op, "x", x, x);
-  if (!on_cpu(x)) fail_on_device(op, x.device());
+  float_type(op, "x", x);
 }
 void check_sum(const char* op, const char* name, const GradientSum& sum, const Tensor& x) {
   require(sum.size == x.cols(), "{}: {} has room for {} elements, wanted {}", op, name, sum.size, x.cols());
@@ -64,6 +65,7 @@ void rms_norm(const Tensor& x, const Tensor& weight, float eps, Tensor y, Tensor
   check_width(op, "weight", weight, x);
   check_like(op, "y", y, x);
   check_rows(op, "inverse_rms", inverse_rms, x);
+  if (!on_cpu(x)) return cuda::rms_norm(x, weight, eps, y, inverse_rms);
   const std::int64_t width = x.cols();
   for_blocks(x.rows(), block_rows, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
     cpu::rms_norm(x.f32() + begin * width, weight.f32(), eps, count, width, y.f32() + begin * width,
@@ -80,6 +82,7 @@ void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, 
   check_rows(op, "inverse_rms", inverse_rms, x);
   check_like(op, "dx", dx, x);
   check_sum(op, "dweight", dweight, x);
+  if (!on_cpu(x)) return cuda::rms_norm_backward(dy, x, weight, inverse_rms, dx, add_to_dx, dweight);
   const std::int64_t width = x.cols();
   BlockSums sums(x.rows(), width);
   for_blocks(x.rows(), block_rows, [&](std::int64_t block, std::int64_t begin, std::int64_t count) {
@@ -99,6 +102,7 @@ void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float
   check_like(op, "y", y, x);
   check_rows(op, "mean", mean, x);
   check_rows(op, "inverse_deviation", inverse_deviation, x);
+  if (!on_cpu(x)) return cuda::layer_norm(x, weight, bias, eps, y, mean, inverse_deviation);
   const std::int64_t width = x.cols();
   for_blocks(x.rows(), block_rows, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
     cpu::layer_norm(x.f32() + begin * width, weight.f32(), bias.f32(), eps, count, width, y.f32() + begin * width,
@@ -118,6 +122,9 @@ void layer_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight
   check_like(op, "dx", dx, x);
   check_sum(op, "dweight", dweight, x);
   check_sum(op, "dbias", dbias, x);
+  if (!on_cpu(x)) {
+    return cuda::layer_norm_backward(dy, x, weight, mean, inverse_deviation, dx, add_to_dx, dweight, dbias);
+  }
   const std::int64_t width = x.cols();
   BlockSums weight_sums(x.rows(), width);
   BlockSums bias_sums(x.rows(), width);

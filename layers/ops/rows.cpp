@@ -1,6 +1,8 @@
 #include "layers/ops/rows.h"
 
+#include "layers/ops/float_type.h"
 #include "layers/ops/rows_cpu.h"
+#include "layers/ops/rows_cuda.h"
 
 namespace switchyard {
 namespace {
@@ -17,8 +19,8 @@ void check_move(const char* op, const Tensor& many, const char* many_name, const
   check_matrix(op, few_name, few);
   const Device& device = many.device();
   const std::int64_t slots = many.dim(0);
-  check_tensor(op, many_name, many, {slots, many.dim(1)}, device);
-  check_tensor(op, few_name, few, {few.dim(0), many.dim(1)}, device);
+  const DType type = float_type(op, many_name, many);
+  check_tensor(op, few_name, few, {few.dim(0), many.dim(1)}, device, type);
   check_tensor(op, "index", index, {slots}, device, DType::I32);
   if (scale != nullptr) check_tensor(op, "scale", *scale, {slots}, device);
 }
@@ -26,13 +28,13 @@ void check_move(const char* op, const Tensor& many, const char* many_name, const
 void gather(const char* op, const Tensor& x, const Tensor& index, const Tensor* scale, Tensor y) {
   check_move(op, y, "y", x, "x", index, scale);
   if (on_cpu(y)) return cpu::gather_rows(op, x, index, scale == nullptr ? Tensor() : *scale, y);
-  fail_on_device(op, y.device());
+  cuda::gather_rows(x, index, scale == nullptr ? Tensor() : *scale, y);
 }
 
 void scatter(const char* op, const Tensor& x, const Tensor& index, const Tensor* scale, Tensor y) {
   check_move(op, x, "x", y, "y", index, scale);
   if (on_cpu(y)) return cpu::scatter_rows(op, x, index, scale == nullptr ? Tensor() : *scale, y);
-  fail_on_device(op, y.device());
+  cuda::scatter_rows(x, index, scale == nullptr ? Tensor() : *scale, y);
 }
 
 }  // namespace
@@ -63,7 +65,7 @@ void make_row_lists(const Tensor& row, Tensor order, Tensor begin) {
   check_tensor(op, "order", order, row.shape(), device, DType::I32);
   check_tensor(op, "begin", begin, begin.shape(), device, DType::I32);
   if (on_cpu(row)) return cpu::make_row_lists(row, order, begin);
-  fail_on_device(op, device);
+  cuda::make_row_lists(row, order, begin);
 }
 
 void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y) {
@@ -71,12 +73,11 @@ void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor 
   check_matrix(op, "x", x);
   check_matrix(op, "y", y);
   const Device& device = y.device();
-  check_tensor(op, "x", x, {x.dim(0), y.dim(1)}, device);
-  check_tensor(op, "y", y, y.shape(), device);
+  check_tensor(op, "x", x, {x.dim(0), y.dim(1)}, device, float_type(op, "y", y));
   check_tensor(op, "order", order, {x.dim(0)}, device, DType::I32);
   check_tensor(op, "begin", begin, {y.dim(0) + 1}, device, DType::I32);
   if (on_cpu(y)) return cpu::sum_rows(x, order, begin, y);
-  fail_on_device(op, device);
+  cuda::sum_rows(x, order, begin, y);
 }
 
 void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out) {
@@ -84,12 +85,11 @@ void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out) {
   check_matrix(op, "a", a);
   check_matrix(op, "b", b);
   const Device& device = b.device();
-  check_tensor(op, "a", a, {a.dim(0), b.dim(1)}, device);
-  check_tensor(op, "b", b, b.shape(), device);
+  check_tensor(op, "a", a, {a.dim(0), b.dim(1)}, device, float_type(op, "b", b));
   check_tensor(op, "row", row, {b.dim(0)}, device, DType::I32);
   check_tensor(op, "out", out, {b.dim(0)}, device);
   if (on_cpu(b)) return cpu::dot_rows(a, row, b, out);
-  fail_on_device(op, device);
+  cuda::dot_rows(a, row, b, out);
 }
 
 }  // namespace switchyard

@@ -1,6 +1,7 @@
 // Moving rows by index.   S slots (or any number of indices), R rows, D width
 //
-// An index beyond its rows is an Error(Runtime) that names it.
+// An index beyond its rows is an Error(Runtime) that names it. On a CUDA device, which nobody waits for, it is not read
+// and not written; a row or product that it should have given is NaN.
 #pragma once
 
 #include "layers/tensor/tensor.h"
