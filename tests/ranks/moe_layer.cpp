@@ -155,7 +155,7 @@ void check_layer(const std::string& name, const OracleSettings& s, Numerics nume
       .experts = s.experts, .top_k = s.top_k, .renormalise = s.renormalise, .aux_loss = s.aux_loss, .z_loss = s.z_loss};
   MoeLayer layer(Router(*weights.router, settings),
                  Experts(before.local(world.rank()), weights_before.experts, s.activation), std::move(shared), before,
-                 lane, numerics);
+                 lane, nullptr, numerics);
   if (moved) layer.place(placement, Experts(placement.local(world.rank()), weights.experts, s.activation));
   const std::vector<FeedForwardWeights>& experts = moved ? weights.experts : weights_before.experts;
 
