@@ -1,12 +1,15 @@
 // Stands in for the CUDA code of the ops in a program without it. Nothing comes here: no tensor lies on such a device.
+#include "layers/attention/attention_cuda.h"
 #include "layers/attention/rope_cuda.h"
 #include "layers/ops/activation_cuda.h"
 #include "layers/ops/adamw_cuda.h"
 #include "layers/ops/convert_cuda.h"
+#include "layers/ops/cross_entropy_cuda.h"
 #include "layers/ops/embedding_cuda.h"
 #include "layers/ops/matmul_cuda.h"
 #include "layers/ops/norm_cuda.h"
 #include "layers/ops/rows_cuda.h"
+#include "layers/ops/softmax_topk_cuda.h"
 #include "layers/tensor/parameter_cuda.h"
 
 #define ABSENT(name, ...)                                                  \
@@ -19,6 +22,10 @@ namespace switchyard::cuda {
 ABSENT(adamw, Device&, const cpu::AdamWFactors&, float, double, std::span<const AdamWPart>)
 ABSENT(add_in_place, const Tensor&, Tensor)
 ABSENT(add_partial, const GradientSum&, const float*, std::int64_t)
+ABSENT(attention, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
+ABSENT(attention_backward, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+       const Tensor&, const Tensor&, Arena&, Tensor, Tensor, Tensor)
+ABSENT(attention_decode, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, Tensor)
 ABSENT(convert, const Tensor&, Tensor)
 ABSENT(dot_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(embedding, const Tensor&, const Tensor&, Tensor)
@@ -41,5 +48,11 @@ ABSENT(squares_by_block, Device&, double, std::span<const AdamWPart>, std::span<
 ABSENT(sum_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
+ABSENT(cross_entropy_rows, const Tensor&, const Tensor&, Tensor)
+ABSENT(cross_entropy_rows_backward, Tensor, const Tensor&, float, Tensor)
+ABSENT(matmul, Device&, const Matmul&)
+ABSENT(softmax_topk, const Tensor&, bool, Tensor, Tensor, Tensor, Tensor)
+ABSENT(softmax_topk_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+       bool, Tensor)
 
 }  // namespace switchyard::cuda

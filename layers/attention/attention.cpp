@@ -2,6 +2,7 @@
 
 #include "comm/base/timers.h"
 #include "layers/attention/attention_cpu.h"
+#include "layers/attention/attention_cuda.h"
 
 namespace switchyard {
 namespace {
@@ -11,6 +12,14 @@ void check(const char* op, const AttentionShape& s) {
           "{}: {} sequences of {} positions, {} heads, {} KV heads and head width {} are no shape", op, s.sequences,
           s.positions, s.heads, s.kv_heads, s.head_dim);
   require(s.heads % s.kv_heads == 0, "{}: {} heads cannot share {} KV heads evenly", op, s.heads, s.kv_heads);
+}
+
+// All tensors of activations have the type of q: fp32, or bf16 on a CUDA device.
+DType activation_type(const char* op, const Tensor& q) {
+  require(q.defined(), "{}: q is undefined", op);
+  require(q.dtype() == DType::F32 || (q.dtype() == DType::BF16 && !on_cpu(q)), "{}: q is {} on {}", op,
+          name_of(q.dtype()), q.device().name());
+  return q.dtype();
 }
 
 struct Shapes {
@@ -31,14 +40,15 @@ void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, co
   check(op, shape);
   const Shapes wanted(shape);
   Device& device = scratch.device();
-  check_tensor(op, "q", q, wanted.q, device);
-  check_tensor(op, "k", k, wanted.kv, device);
-  check_tensor(op, "v", v, wanted.kv, device);
-  check_tensor(op, "out", out, wanted.q, device);
+  const DType type = activation_type(op, q);
+  check_tensor(op, "q", q, wanted.q, device, type);
+  check_tensor(op, "k", k, wanted.kv, device, type);
+  check_tensor(op, "v", v, wanted.kv, device, type);
+  check_tensor(op, "out", out, wanted.q, device, type);
   check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
-  if (!on_cpu(q)) fail_on_device(op, device);
   if (q.size() == 0) return;
   const PhaseTimer timer(Phase::Attention, attention_flops(shape, /*backward=*/false));
+  if (!on_cpu(q)) return cuda::attention(shape, q, k, v, out, log_sum_exp);
   cpu::attention(shape, q.f32(), k.f32(), v.f32(), scratch, out.f32(), log_sum_exp.f32());
 }
 
@@ -49,18 +59,21 @@ void attention_backward(const AttentionShape& shape, const Tensor& dout, const T
   check(op, shape);
   const Shapes wanted(shape);
   Device& device = scratch.device();
-  check_tensor(op, "dout", dout, wanted.q, device);
-  check_tensor(op, "q", q, wanted.q, device);
-  check_tensor(op, "k", k, wanted.kv, device);
-  check_tensor(op, "v", v, wanted.kv, device);
-  check_tensor(op, "out", out, wanted.q, device);
+  const DType type = activation_type(op, q);
+  check_tensor(op, "dout", dout, wanted.q, device, type);
+  check_tensor(op, "q", q, wanted.q, device, type);
+  check_tensor(op, "k", k, wanted.kv, device, type);
+  check_tensor(op, "v", v, wanted.kv, device, type);
+  check_tensor(op, "out", out, wanted.q, device, type);
   check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
-  check_tensor(op, "dq", dq, wanted.q, device);
-  check_tensor(op, "dk", dk, wanted.kv, device);
-  check_tensor(op, "dv", dv, wanted.kv, device);
-  if (!on_cpu(q)) fail_on_device(op, device);
+  check_tensor(op, "dq", dq, wanted.q, device, type);
+  check_tensor(op, "dk", dk, wanted.kv, device, type);
+  check_tensor(op, "dv", dv, wanted.kv, device, type);
   if (q.size() == 0) return;
   const PhaseTimer timer(Phase::Attention, attention_flops(shape, /*backward=*/true));
+  if (!on_cpu(q)) {
+    return cuda::attention_backward(shape, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
+  }
   cpu::attention_backward(shape, dout.f32(), q.f32(), k.f32(), v.f32(), out.f32(), log_sum_exp.f32(), scratch, dq.f32(),
                           dk.f32(), dv.f32());
 }
@@ -72,14 +85,15 @@ void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor
   require(q.defined() && k_cache.defined(), "{}: q or k_cache is undefined", op);
   const std::int64_t rows = q.rows();
   const std::int64_t capacity = k_cache.rows();
-  check_tensor(op, "q", q, {rows, shape.heads * shape.head_dim}, q.device());
-  check_tensor(op, "k_cache", k_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device());
-  check_tensor(op, "v_cache", v_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device());
-  check_tensor(op, "out", out, q.shape(), q.device());
+  const DType type = activation_type(op, q);
+  check_tensor(op, "q", q, {rows, shape.heads * shape.head_dim}, q.device(), type);
+  check_tensor(op, "k_cache", k_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device(), type);
+  check_tensor(op, "v_cache", v_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device(), type);
+  check_tensor(op, "out", out, q.shape(), q.device(), type);
   require(rows <= positions && positions <= capacity,
           "{}: {} positions must be at least the {} rows of q and at most the {} that the caches hold", op, positions,
           rows, capacity);
-  if (!on_cpu(q)) fail_on_device(op, q.device());
+  if (!on_cpu(q)) return cuda::attention_decode(shape, q, k_cache, v_cache, positions, out);
   cpu::attention_decode(shape, q.f32(), rows, k_cache.f32(), v_cache.f32(), positions, out.f32());
 }
 

@@ -3,8 +3,10 @@
 //
 //   B sequences, S positions, H query heads, G KV heads (H mod G = 0), C head width
 //   q, out: [B * S, H * C]; k, v: [B * S, G * C]; log_sum_exp: [B * H, S]
+// fp32, or on a CUDA device bf16; log_sum_exp is always fp32.
 //
-// The bits of a sequence's rows do not depend on B, on the thread count or on the vector width.
+// The bits of a sequence's rows do not depend on B, on the thread count or on the vector width; on a CUDA device they
+// are the same from run to run.
 #pragma once
 
 #include "layers/tensor/tensor.h"

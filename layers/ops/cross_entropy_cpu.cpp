@@ -54,15 +54,6 @@ void rows(Tensor logits, const Tensor& targets, bool backward, float scale, Tens
 
 }  // namespace
 
-void check_targets(const Tensor& targets, std::int64_t vocabulary) {
-  const std::int32_t* target = targets.i32();
-  for (std::int64_t t = 0; t < targets.size(); ++t) {
-    if (target[t] >= vocabulary) [[unlikely]] {
-      fail(ErrorKind::Data, "target {} at position {} is beyond the vocabulary of {}", target[t], t, vocabulary);
-    }
-  }
-}
-
 void cross_entropy_rows(Tensor logits, const Tensor& targets, Tensor losses) {
   rows(logits, targets, false, 0, losses);
 }

@@ -1,12 +1,10 @@
-// What cross_entropy.cpp runs on the CPU. Shapes, types and devices are checked already; targets are checked here.
+// What cross_entropy.cpp runs on the CPU. Shapes, types, devices and targets are checked already.
 #pragma once
 
 #include "layers/tensor/tensor.h"
 
 namespace switchyard::cpu {
 
-// Throws Error(Data) where a target is beyond the vocabulary.
-void check_targets(const Tensor& targets, std::int64_t vocabulary);
 // For each row of logits [rows, V] with a target >= 0: losses = logsumexp(logits) - logits[target]; 0 for the others.
 // The logits are overwritten, with nothing of use.
 void cross_entropy_rows(Tensor logits, const Tensor& targets, Tensor losses);

@@ -1,6 +1,7 @@
 #include "layers/ops/softmax_topk.h"
 
 #include "layers/ops/softmax_topk_cpu.h"
+#include "layers/ops/softmax_topk_cuda.h"
 
 namespace switchyard {
 namespace {
@@ -33,7 +34,7 @@ void softmax_topk(const Tensor& logits, bool renormalise, Tensor probabilities, 
   check_tensor(op, "weights", weights, {sizes.tokens, sizes.slots}, device);
   check_tensor(op, "log_sum_exp", log_sum_exp, {sizes.tokens}, device);
   if (on_cpu(logits)) return cpu::softmax_topk(logits, renormalise, probabilities, experts, weights, log_sum_exp);
-  fail_on_device(op, device);
+  cuda::softmax_topk(logits, renormalise, probabilities, experts, weights, log_sum_exp);
 }
 
 void softmax_topk_backward(const Tensor& dweights, const Tensor& dprobabilities, const Tensor& dlog_sum_exp,
@@ -53,7 +54,8 @@ void softmax_topk_backward(const Tensor& dweights, const Tensor& dprobabilities,
     return cpu::softmax_topk_backward(dweights, dprobabilities, dlog_sum_exp, probabilities, experts, weights,
                                       renormalise, dlogits);
   }
-  fail_on_device(op, device);
+  cuda::softmax_topk_backward(dweights, dprobabilities, dlog_sum_exp, probabilities, experts, weights, renormalise,
+                              dlogits);
 }
 
 }  // namespace switchyard

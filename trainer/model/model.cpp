@@ -163,6 +163,7 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   Tensor losses = allocate(activations_, {tokens});
   Tensor dhidden = allocate(activations_, stream.shape(), stream.dtype());
   const float scale = tokens == 0 ? 0.0F : 1.0F / static_cast<float>(tokens);
+  check_targets(batch.targets, config_.model.vocab);
   cross_entropy_and_backward(hidden, head_.forward(), head_.backward(), copy_to_device(batch.targets), scale, scratch_,
                              losses, dhidden, head_.gradient());
 
@@ -192,6 +193,7 @@ void Model::evaluate(const MicroBatch& batch, std::span<float> losses) {
   const ArenaScope scratch(scratch_);
   const Tensor hidden = infer(batch, /*capacity_factor=*/0);
   Tensor nll = allocate(activations_, {isize(losses.size())});
+  check_targets(batch.targets, config_.model.vocab);
   cross_entropy(hidden, head_.forward(), copy_to_device(batch.targets), scratch_, nll);
   device_->copy_to_host(losses.data(), nll.raw(), Bytes(isize(losses.size_bytes())), device_->stream());
 }

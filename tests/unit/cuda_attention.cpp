@@ -1,0 +1,199 @@
+// Attention on a CUDA device against the CPU's, forward, backward and while decoding: fp32 to its rounding, bf16 on
+// tensor cores to bf16's.
+#include "layers/attention/attention.h"
+#include "tests/support/catch.h"
+#include "tests/support/on_device.h"
+
+#include <cmath>
+#include <vector>
+
+using namespace switchyard;
+using namespace switchyard::test;
+
+namespace {
+
+Shape q_shape(const AttentionShape& s) {
+  return {s.sequences * s.positions, s.heads * s.head_dim};
+}
+Shape kv_shape(const AttentionShape& s) {
+  return {s.sequences * s.positions, s.kv_heads * s.head_dim};
+}
+Shape sums_shape(const AttentionShape& s) {
+  return {s.sequences * s.heads, s.positions};
+}
+
+struct Inputs {
+  std::vector<float> q, k, v, dout;
+};
+Inputs make_inputs(const AttentionShape& s, DType dtype, double deviation = 1) {
+  return {rounded(random_values(q_shape(s).size(), 1, deviation), dtype),
+          rounded(random_values(kv_shape(s).size(), 2, deviation), dtype),
+          rounded(random_values(kv_shape(s).size(), 3), dtype), rounded(random_values(q_shape(s).size(), 4), dtype)};
+}
+
+struct Results {
+  std::vector<float> out, log_sum_exp, dq, dk, dv;
+};
+
+// Backward gets the out and log_sum_exp of `forward`, where that is given.
+Results run(Device& device, const AttentionShape& s, const Inputs& in, DType dtype, const Results* forward = nullptr) {
+  const OnDevice q(device, q_shape(s), in.q, dtype), k(device, kv_shape(s), in.k, dtype);
+  const OnDevice v(device, kv_shape(s), in.v, dtype), dout(device, q_shape(s), in.dout, dtype);
+  const OnDevice out(device, q_shape(s), dtype), log_sum_exp(device, sums_shape(s));
+  const OnDevice dq(device, q_shape(s), dtype), dk(device, kv_shape(s), dtype), dv(device, kv_shape(s), dtype);
+  Arena scratch(device);
+  attention(s, q, k, v, scratch, out, log_sum_exp);
+  if (forward != nullptr) {
+    const OnDevice given(device, q_shape(s), forward->out, dtype), sums(device, sums_shape(s), forward->log_sum_exp);
+    attention_backward(s, dout, q, k, v, given, sums, scratch, dq, dk, dv);
+  } else {
+    attention_backward(s, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
+  }
+  CHECK(scratch.in_use() == Bytes(0));
+  return {out.values(), log_sum_exp.values(), dq.values(), dk.values(), dv.values()};
+}
+
+double worst(const std::vector<float>& got, const std::vector<float>& wanted) {
+  return worst_error(got, wanted, 1.0);
+}
+
+// The largest error of all results.
+double difference(const Results& got, const Results& wanted) {
+  double largest = worst(got.log_sum_exp, wanted.log_sum_exp);
+  for (const auto part : {&Results::out, &Results::dq, &Results::dk, &Results::dv}) {
+    largest = std::max(largest, worst(got.*part, wanted.*part));
+  }
+  return largest;
+}
+
+double tolerance(DType dtype) {
+  return dtype == DType::F32 ? 1e-5 : 2e-2;
+}
+
+double error_on(Device& device, const AttentionShape& s, DType dtype) {
+  const Inputs in = make_inputs(s, dtype);
+  Results wanted = run(cpu_device(), s, in, DType::F32);
+  // What backward reads of forward is what was kept of it.
+  const Results kept{rounded(wanted.out, dtype), wanted.log_sum_exp, {}, {}, {}};
+  wanted = run(cpu_device(), s, in, DType::F32, &kept);
+  return difference(run(device, s, in, dtype, &kept), wanted);
+}
+
+}  // namespace
+
+TEST_CASE("attention and its gradients are the CPU's in fp32") {
+  Device& device = open_device("cuda");
+  for (const AttentionShape& s : {
+           AttentionShape{1, 1, 1, 1, 1},
+           {1, 7, 1, 1, 3},
+           {3, 13, 6, 2, 5},
+           {1, 64, 2, 2, 64},
+           {2, 97, 3, 1, 33},
+           {1, 130, 2, 1, 80},
+           {1, 70, 1, 1, 130},
+           {1, 20, 1, 1, 300},
+       }) {
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
+    CHECK(error_on(device, s, DType::F32) < tolerance(DType::F32));
+  }
+}
+
+TEST_CASE("attention and its gradients are the CPU's in bf16") {
+  Device& device = open_device("cuda");
+  for (const AttentionShape& s : {
+           AttentionShape{1, 1, 1, 1, 16},
+           {2, 5, 2, 1, 8},
+           {1, 64, 2, 2, 64},
+           {2, 131, 4, 2, 32},
+           {1, 200, 2, 1, 48},
+           {1, 257, 1, 1, 16},
+           {1, 75, 2, 1, 80},
+           {1, 90, 2, 1, 96},
+           {1, 150, 2, 1, 128},
+           {1, 65, 1, 1, 160},
+           {1, 70, 2, 1, 192},
+           {1, 100, 1, 1, 256},
+           {1, 40, 2, 1, 5},    // no multiple of 8, and
+           {1, 20, 1, 1, 264},  // wider than the widest tile: the tiled kernels
+       }) {
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
+    CHECK(error_on(device, s, DType::BF16) < tolerance(DType::BF16));
+  }
+}
+
+TEST_CASE("the comparison catches a row's change by three times the tolerance") {
+  const AttentionShape s{1, 20, 2, 1, 16};
+  const Inputs in = make_inputs(s, DType::BF16);
+  const Results wanted = run(cpu_device(), s, in, DType::F32);
+  Results got = wanted;
+  got.dk[17] += 0.06F * (std::abs(got.dk[17]) + 1);
+  CHECK(difference(got, wanted) > tolerance(DType::BF16));
+}
+
+TEST_CASE("the same bits come from run to run, and for a sequence whatever stands beside it") {
+  Device& device = open_device("cuda");
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    const AttentionShape both{2, 67, 4, 2, 32};
+    const Inputs in = make_inputs(both, dtype);
+    const Results first = run(device, both, in, dtype), again = run(device, both, in, dtype);
+    AttentionShape one = both;
+    one.sequences = 1;
+    const auto last = [](const std::vector<float>& x) {
+      return std::vector<float>(x.begin() + isize(x.size() / 2), x.end());
+    };
+    const Results alone = run(device, one, {last(in.q), last(in.k), last(in.v), last(in.dout)}, dtype);
+    for (const auto part : {&Results::out, &Results::log_sum_exp, &Results::dq, &Results::dk, &Results::dv}) {
+      CHECK(same_bits(first.*part, again.*part));
+      CHECK(same_bits(last(first.*part), alone.*part));
+    }
+  }
+}
+
+TEST_CASE("large scores neither overflow nor lose the largest on a CUDA device") {
+  Device& device = open_device("cuda");
+  const AttentionShape s{1, 140, 2, 1, 16};
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    const Inputs in = make_inputs(s, dtype, 12);  // scores up to several hundred
+    const Results wanted = run(cpu_device(), s, in, DType::F32), got = run(device, s, in, dtype);
+    CHECK(worst(got.log_sum_exp, wanted.log_sum_exp) < 1e-5);
+    CHECK(worst(got.out, wanted.out) < (dtype == DType::F32 ? 2e-3 : 2e-2));
+  }
+}
+
+TEST_CASE("a NaN comes out where it is seen on a CUDA device") {
+  Device& device = open_device("cuda");
+  const AttentionShape s{1, 200, 1, 1, 16};
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    Inputs in = make_inputs(s, dtype);
+    in.k[usize(150 * s.head_dim)] = std::nanf("");
+    const Results got = run(device, s, in, dtype);
+    for (std::int64_t i = 0; i < s.positions; ++i) {
+      REQUIRE(std::isnan(got.out[usize(i * s.head_dim)]) == (i >= 150));
+    }
+  }
+}
+
+TEST_CASE("decoding on a CUDA device gives the CPU's rows") {
+  Device& device = open_device("cuda");
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    for (const AttentionShape& s :
+         {AttentionShape{1, 1, 1, 1, 1}, AttentionShape{1, 230, 4, 2, 20}, AttentionShape{1, 131, 2, 1, 160}}) {
+      const Inputs in = make_inputs(s, dtype);
+      const Shape one_more{s.positions + 1, s.kv_heads * s.head_dim};  // what lies there must not be read
+      std::vector<float> k = in.k, v = in.v;
+      k.resize(usize(one_more.size()), std::nanf(""));
+      v.resize(usize(one_more.size()), std::nanf(""));
+      for (const std::int64_t rows : {std::int64_t{1}, std::min<std::int64_t>(s.positions, 3)}) {
+        const std::vector<float> last(in.q.end() - isize(usize(rows * s.heads * s.head_dim)), in.q.end());
+        const auto decode = [&](Device& on, DType as) {
+          const Shape shape{rows, s.heads * s.head_dim};
+          const OnDevice q(on, shape, last, as), keys(on, one_more, k, as), values(on, one_more, v, as);
+          const OnDevice out(on, shape, as);
+          attention_decode(s, q, keys, values, s.positions, out);
+          return out.values();
+        };
+        CHECK(worst(decode(device, dtype), decode(cpu_device(), DType::F32)) < tolerance(dtype));
+      }
+    }
+  }
+}
