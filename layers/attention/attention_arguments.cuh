@@ -24,6 +24,10 @@ struct AttentionArguments {
   float scale;
 };
 
+__device__ __forceinline__ int lesser(int a, int b) {
+  return a < b ? a : b;
+}
+
 // On tensor cores: heads whose widths are multiples of 8 and at most max_flash_width, width_v at most width_qk, all
 // rows 16-byte aligned.
 using FlashArguments = AttentionArguments<bf16>;

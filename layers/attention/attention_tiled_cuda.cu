@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(threads) tiled_forward_kernel(const AttentionA
     highest[i] = -INFINITY;
     total[i] = 0;
   }
-  for (int key = 0; key < min(query + tile, args.positions); key += tile) {
+  for (int key = 0; key < lesser(query + tile, args.positions); key += tile) {
     Elements s;
     multiply_rows(places.q(head, query), places.k(kv_head, key), args.width_qk, memory, s);
 #pragma unroll
@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(threads) tiled_queries_kernel(const AttentionA
     mean[i] = args.mean[at];
   }
   Elements sums{};
-  for (int key = 0; key < min(query + tile, args.positions); key += tile) {
+  for (int key = 0; key < lesser(query + tile, args.positions); key += tile) {
     Elements p, dp;
     multiply_rows(places.q(head, query), places.k(kv_head, key), args.width_qk, memory, p);
     multiply_rows(places.dout(head, query), places.v(kv_head, key), args.width_v, memory, dp);

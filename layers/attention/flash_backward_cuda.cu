@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(KeySizes<WidthQK, WidthV>::threads) flash_keys
   const std::int64_t base = std::int64_t{sequence} * args.positions;
   const std::int64_t k_offset = (base + first) * k_stride + kv_head * args.width_qk;
   const std::int64_t v_offset = (base + first) * v_stride + kv_head * args.width_v;
-  const int rows = min(Sizes::keys, args.positions - first);
+  const int rows = lesser(Sizes::keys, args.positions - first);
 
   // Step i: block first_block + i % blocks of the queries of head i / blocks of the group.
   const int first_block = first / Sizes::queries;
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(QuerySizes<WidthQK, WidthV>::threads)
   const std::int64_t q_offset = (base + first) * q_stride + head * args.width_qk;
   const bf16* const k = args.k + base * k_stride + kv_head * args.width_qk;
   const bf16* const v = args.v + base * v_stride + kv_head * args.width_v;
-  const int rows = min(Sizes::queries, args.positions - first);
+  const int rows = lesser(Sizes::queries, args.positions - first);
 
   const auto load_keys = [&](int block) {
     bf16* const to = stages + block % 2 * Sizes::stage;

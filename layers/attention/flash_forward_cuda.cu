@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(ForwardSizes<WidthQK, WidthV>::threads)
   const int head = static_cast<int>(blockIdx.y);
   const int sequence = static_cast<int>(blockIdx.z);
   const int kv_head = head / (args.heads / args.kv_heads);
-  const int rows = min(Sizes::queries, args.positions - first);
+  const int rows = lesser(Sizes::queries, args.positions - first);
   const int q_stride = args.heads * args.width_qk;
   const int k_stride = args.kv_heads * args.width_qk;
   const int v_stride = args.kv_heads * args.width_v;

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(threads) softmax_topk_kernel(const Forward arg
   const float* const logits = args.logits + token * args.expert_count;
   float* const probabilities = args.probabilities + token * args.expert_count;
 
-  Row<Registers> row;
+  Row<Registers> row{};
   row.experts = args.expert_count;
   row.for_each(logits, [&](int expert, float& x) { x = logits[expert]; });
   float highest = -INFINITY;

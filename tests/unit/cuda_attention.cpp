@@ -2,7 +2,9 @@
 // tensor cores to bf16's.
 #include "layers/attention/attention.h"
 #include "tests/support/catch.h"
-#include "tests/support/on_device.h"
+#include "tests/support/cuda_device.h"
+#include "tests/support/device_values.h"
+#include "tests/support/op_test.h"
 
 #include <cmath>
 #include <vector>
@@ -37,14 +39,15 @@ struct Results {
 
 // Backward gets the out and log_sum_exp of `forward`, where that is given.
 Results run(Device& device, const AttentionShape& s, const Inputs& in, DType dtype, const Results* forward = nullptr) {
-  const OnDevice q(device, q_shape(s), in.q, dtype), k(device, kv_shape(s), in.k, dtype);
-  const OnDevice v(device, kv_shape(s), in.v, dtype), dout(device, q_shape(s), in.dout, dtype);
-  const OnDevice out(device, q_shape(s), dtype), log_sum_exp(device, sums_shape(s));
-  const OnDevice dq(device, q_shape(s), dtype), dk(device, kv_shape(s), dtype), dv(device, kv_shape(s), dtype);
+  const DeviceTensor q(device, in.q, q_shape(s), dtype), k(device, in.k, kv_shape(s), dtype);
+  const DeviceTensor v(device, in.v, kv_shape(s), dtype), dout(device, in.dout, q_shape(s), dtype);
+  const DeviceTensor out(device, q_shape(s), dtype), log_sum_exp(device, sums_shape(s));
+  const DeviceTensor dq(device, q_shape(s), dtype), dk(device, kv_shape(s), dtype), dv(device, kv_shape(s), dtype);
   Arena scratch(device);
   attention(s, q, k, v, scratch, out, log_sum_exp);
   if (forward != nullptr) {
-    const OnDevice given(device, q_shape(s), forward->out, dtype), sums(device, sums_shape(s), forward->log_sum_exp);
+    const DeviceTensor given(device, forward->out, q_shape(s), dtype),
+        sums(device, forward->log_sum_exp, sums_shape(s));
     attention_backward(s, dout, q, k, v, given, sums, scratch, dq, dk, dv);
   } else {
     attention_backward(s, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
@@ -82,7 +85,7 @@ double error_on(Device& device, const AttentionShape& s, DType dtype) {
 }  // namespace
 
 TEST_CASE("attention and its gradients are the CPU's in fp32") {
-  Device& device = open_device("cuda");
+  Device& device = cuda_device();
   for (const AttentionShape& s : {
            AttentionShape{1, 1, 1, 1, 1},
            {1, 7, 1, 1, 3},
@@ -99,7 +102,7 @@ TEST_CASE("attention and its gradients are the CPU's in fp32") {
 }
 
 TEST_CASE("attention and its gradients are the CPU's in bf16") {
-  Device& device = open_device("cuda");
+  Device& device = cuda_device();
   for (const AttentionShape& s : {
            AttentionShape{1, 1, 1, 1, 16},
            {2, 5, 2, 1, 8},
@@ -131,7 +134,7 @@ TEST_CASE("the comparison catches a row's change by three times the tolerance") 
 }
 
 TEST_CASE("the same bits come from run to run, and for a sequence whatever stands beside it") {
-  Device& device = open_device("cuda");
+  Device& device = cuda_device();
   for (const DType dtype : {DType::F32, DType::BF16}) {
     const AttentionShape both{2, 67, 4, 2, 32};
     const Inputs in = make_inputs(both, dtype);
@@ -150,7 +153,7 @@ TEST_CASE("the same bits come from run to run, and for a sequence whatever stand
 }
 
 TEST_CASE("large scores neither overflow nor lose the largest on a CUDA device") {
-  Device& device = open_device("cuda");
+  Device& device = cuda_device();
   const AttentionShape s{1, 140, 2, 1, 16};
   for (const DType dtype : {DType::F32, DType::BF16}) {
     const Inputs in = make_inputs(s, dtype, 12);  // scores up to several hundred
@@ -161,7 +164,7 @@ TEST_CASE("large scores neither overflow nor lose the largest on a CUDA device")
 }
 
 TEST_CASE("a NaN comes out where it is seen on a CUDA device") {
-  Device& device = open_device("cuda");
+  Device& device = cuda_device();
   const AttentionShape s{1, 200, 1, 1, 16};
   for (const DType dtype : {DType::F32, DType::BF16}) {
     Inputs in = make_inputs(s, dtype);
@@ -174,7 +177,7 @@ TEST_CASE("a NaN comes out where it is seen on a CUDA device") {
 }
 
 TEST_CASE("decoding on a CUDA device gives the CPU's rows") {
-  Device& device = open_device("cuda");
+  Device& device = cuda_device();
   for (const DType dtype : {DType::F32, DType::BF16}) {
     for (const AttentionShape& s :
          {AttentionShape{1, 1, 1, 1, 1}, AttentionShape{1, 230, 4, 2, 20}, AttentionShape{1, 131, 2, 1, 160}}) {
@@ -187,8 +190,8 @@ TEST_CASE("decoding on a CUDA device gives the CPU's rows") {
         const std::vector<float> last(in.q.end() - isize(usize(rows * s.heads * s.head_dim)), in.q.end());
         const auto decode = [&](Device& on, DType as) {
           const Shape shape{rows, s.heads * s.head_dim};
-          const OnDevice q(on, shape, last, as), keys(on, one_more, k, as), values(on, one_more, v, as);
-          const OnDevice out(on, shape, as);
+          const DeviceTensor q(on, last, shape, as), keys(on, k, one_more, as), values(on, v, one_more, as);
+          const DeviceTensor out(on, shape, as);
           attention_decode(s, q, keys, values, s.positions, out);
           return out.values();
         };
