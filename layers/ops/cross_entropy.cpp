@@ -14,7 +14,7 @@ namespace {
 // and the kind of device.
 std::int64_t chunk_rows(std::int64_t vocabulary, DeviceKind kind) {
   const std::int64_t v = std::max<std::int64_t>(vocabulary, 1);
-  if (kind == DeviceKind::Cuda) return std::clamp<std::int64_t>((std::int64_t{1} << 27) / v, 1024, 8192);
+  if (kind == DeviceKind::Cuda) return std::clamp<std::int64_t>((std::int64_t{1} << 27) / v, 1024, 4096);
   return std::clamp<std::int64_t>((std::int64_t{1} << 23) / v, 256, 1024);
 }
 
