@@ -27,6 +27,8 @@ ABSENT(attention_backward, const AttentionShape&, const Tensor&, const Tensor&, 
        const Tensor&, const Tensor&, Arena&, Tensor, Tensor, Tensor)
 ABSENT(attention_decode, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, Tensor)
 ABSENT(convert, const Tensor&, Tensor)
+ABSENT(cross_entropy_rows, const Tensor&, const Tensor&, Tensor)
+ABSENT(cross_entropy_rows_backward, Tensor, const Tensor&, float, Tensor)
 ABSENT(dot_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(embedding, const Tensor&, const Tensor&, Tensor)
 ABSENT(embedding_backward, const Tensor&, const Tensor&, const GradientSum&)
@@ -44,15 +46,12 @@ ABSENT(rms_norm, const Tensor&, const Tensor&, float, Tensor, Tensor)
 ABSENT(rms_norm_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Tensor, bool, const GradientSum&)
 ABSENT(rope, const Tensor&, std::int64_t, bool, const Tensor&)
 ABSENT(scatter_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
+ABSENT(softmax_topk, const Tensor&, bool, Tensor, Tensor, Tensor, Tensor)
+ABSENT(softmax_topk_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+       bool, Tensor)
 ABSENT(squares_by_block, Device&, double, std::span<const AdamWPart>, std::span<double* const>)
 ABSENT(sum_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
-ABSENT(cross_entropy_rows, const Tensor&, const Tensor&, Tensor)
-ABSENT(cross_entropy_rows_backward, Tensor, const Tensor&, float, Tensor)
-ABSENT(matmul, Device&, const Matmul&)
-ABSENT(softmax_topk, const Tensor&, bool, Tensor, Tensor, Tensor, Tensor)
-ABSENT(softmax_topk_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-       bool, Tensor)
 
 }  // namespace switchyard::cuda
