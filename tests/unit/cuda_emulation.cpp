@@ -201,7 +201,7 @@ TEST_CASE("device memory faults on the host, beyond its end, and after it was gi
           float* gone = nullptr;
           cudaMalloc(&gone, 4);
           cudaFree(gone);
-          run("gone", 1, 1, 0, [&] { *gone = 1; });
+          run("gone", 1, 1, 0, [gone] { *gone = 1; });
         }) == SIGSEGV);
   CHECK(signal_of([&] { run("within", 1, 1, 0, [&] { y.get()[63] = 1; }); }) == 0);
 }

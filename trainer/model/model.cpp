@@ -212,6 +212,7 @@ Tensor Model::embed(const MicroBatch& batch) {
   require(tokens == batch.sequences * config_.model.seq_len, "a micro-batch of {} sequences has {} tokens, wanted {}",
           batch.sequences, tokens, batch.sequences * config_.model.seq_len);
   Tensor stream = allocate(activations_, {tokens, config_.model.d_model}, dtype());
+  check_tokens(batch.tokens, config_.model.vocab);
   embedding(copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").value(), stream);
   return stream;
 }
@@ -259,6 +260,7 @@ void Model::decode(std::span<const std::int32_t> tokens, std::int64_t past, std:
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
   Tensor stream = allocate(activations_, {count, model.d_model}, dtype());
+  check_tokens(tokens, model.vocab);
   embedding(copy_to_device(tokens), parameters_.at("embed_tokens.weight").value(), stream);
   const Tensor rope_rows = rope_table_.slice(past, count);
   for (std::size_t l = 0; l < blocks_.size(); ++l) blocks_[l].decode(past, rope_rows, caches_[l], scratch_, stream);

@@ -13,6 +13,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <boost/context/fiber.hpp>
@@ -20,13 +21,32 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace cuda_emulation {
 namespace {
 
 using boost::context::fiber;
 
-constexpr std::size_t page = 4096;
+// AddressSanitizer wants to know which stack it is on: leaving() before a switch to the stack at `bottom`, arrived()
+// after it, which gives the stack that was left.
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t stack_bytes = 256 << 10;  // its frames are larger
+void leaving(void** own, const void* bottom, std::size_t bytes) {
+  __sanitizer_start_switch_fiber(own, bottom, bytes);
+}
+void arrived(void* own, const void** left_bottom, std::size_t* left_bytes) {
+  __sanitizer_finish_switch_fiber(own, left_bottom, left_bytes);
+}
+#else
 constexpr std::size_t stack_bytes = 64 << 10;
+void leaving(void**, const void*, std::size_t) {}
+void arrived(void*, const void**, std::size_t*) {}
+#endif
+
+constexpr std::size_t page = 4096;
 constexpr std::size_t max_shared = 227 << 10;  // of sm_90
 constexpr std::size_t shared_pages = (max_shared + page - 1) / page * page;
 constexpr unsigned max_threads = 1024;
@@ -47,6 +67,8 @@ enum class At { Running, WarpGather, BlockBarrier, Returned };
 // that waits throws through its frames.
 struct Thread {
   fiber own, scheduler;
+  const void* stack = nullptr;
+  void* sanitizer = nullptr;  // what it keeps for this stack
   uint3 index{};
   unsigned number = 0;  // in its block
   At at = At::Returned;
@@ -70,6 +92,9 @@ struct Launch {
   char* shared = nullptr;
   std::size_t shared_bytes = 0;
   Thread* running = nullptr;
+  void* sanitizer = nullptr;  // what it keeps for the scheduler's stack, which lies here:
+  const void* scheduler_stack = nullptr;
+  std::size_t scheduler_bytes = 0;
   bool backward = false;
   std::exception_ptr failure;
 };
@@ -81,6 +106,7 @@ struct StackAllocator {  // fibers are built in place on stacks that stay
 struct Machine {
   std::mutex mutex;
   std::vector<Thread*> threads;
+  std::vector<Thread*> stuck;  // in the middle of a kernel that failed
   std::vector<std::unique_ptr<Warp>> warps;
   char* shared = nullptr;
   bool backward = false;
@@ -95,7 +121,17 @@ std::string text_of(const std::source_location& place) {
   return std::string(place.file_name()) + ":" + std::to_string(place.line());
 }
 
+// From a thread back to the scheduler.
+void back_to_scheduler(Thread& thread) {
+  Launch* const launch = &*machine().launch;
+  leaving(&thread.sanitizer, launch->scheduler_stack, launch->scheduler_bytes);
+  thread.scheduler = std::move(thread.scheduler).resume();
+  Launch& now = *machine().launch;  // the next launch, perhaps
+  arrived(thread.sanitizer, &now.scheduler_stack, &now.scheduler_bytes);
+}
+
 void fiber_loop(Thread& self) {
+  arrived(nullptr, &machine().launch->scheduler_stack, &machine().launch->scheduler_bytes);
   for (;;) {
     Launch& launch = *machine().launch;
     try {
@@ -104,7 +140,7 @@ void fiber_loop(Thread& self) {
       launch.failure = std::current_exception();
     }
     self.at = At::Returned;
-    self.scheduler = std::move(self.scheduler).resume();
+    back_to_scheduler(self);
   }
 }
 
@@ -114,6 +150,7 @@ Thread* make_thread() {
   boost::context::stack_context stack;
   stack.size = stack_bytes;
   stack.sp = memory + page + stack_bytes;
+  thread->stack = memory + page;
   const boost::context::preallocated place(stack.sp, stack.size, stack);
   thread->own = fiber(std::allocator_arg, place, StackAllocator{}, [thread](fiber&& scheduler) -> fiber {
     thread->scheduler = std::move(scheduler);
@@ -128,15 +165,17 @@ void go_on(Launch& launch, Thread& thread) {
   launch.running = &thread;
   threadIdx = thread.index;
   thread.at = At::Running;
+  leaving(&launch.sanitizer, thread.stack, stack_bytes);
   thread.own = std::move(thread.own).resume();
+  arrived(launch.sanitizer, nullptr, nullptr);
   launch.running = nullptr;
 }
 
-// From a thread back to the scheduler.
+// A thread waits for others.
 void wait(Thread& thread, At at, const std::source_location& place) {
   thread.at = at;
   thread.place = place;
-  thread.scheduler = std::move(thread.scheduler).resume();
+  back_to_scheduler(thread);
 }
 
 std::string thread_text(const Thread& thread) {
@@ -154,12 +193,13 @@ std::string standing(const Thread& thread) {
                          std::to_string(blockIdx.x) + ", " + std::to_string(blockIdx.y) + ", " +
                          std::to_string(blockIdx.z) + "): " + what);
 }
+bool same_place(const std::source_location& a, const std::source_location& b) {
+  return a.line() == b.line() &&
+         (a.file_name() == b.file_name() || std::string_view(a.file_name()) == b.file_name());  // mostly one literal
+}
 // Threads that wait together must wait for the same thing.
 void check_agree(const Launch& launch, const Thread& a, const Thread& b) {
-  if (a.at != b.at || a.place.line() != b.place.line() ||
-      std::string_view(a.place.file_name()) != b.place.file_name()) {
-    fail(launch, standing(a) + ", " + standing(b));
-  }
+  if (a.at != b.at || !same_place(a.place, b.place)) fail(launch, standing(a) + ", " + standing(b));
 }
 
 // Lets the lanes of one warp, which all stand at a gather, have what the others gave.
@@ -287,10 +327,10 @@ class LaunchScope {
     m.backward = !m.backward;
     blockDim = block;
   }
-  void succeeded() {
-    for (Thread* const thread : machine_.launch->threads) machine_.threads.push_back(thread);
-  }
   ~LaunchScope() {
+    for (Thread* const thread : machine_.launch->threads) {
+      (thread->at == At::Returned ? machine_.threads : machine_.stuck).push_back(thread);
+    }
     for (auto& warp : machine_.launch->warps) machine_.warps.push_back(std::move(warp));
     machine_.launch.reset();
   }
@@ -318,7 +358,7 @@ void run_now(const char* name, const dim3& grid, const dim3& block, std::size_t 
   const std::lock_guard lock(m.mutex);
   const OpenMemory open;
   const FaultTeller teller;
-  LaunchScope scope(m, name, block, shared_bytes, body);
+  const LaunchScope scope(m, name, block, shared_bytes, body);
   gridDim = grid;
   const std::uint64_t blocks = std::uint64_t(grid.x) * grid.y * grid.z;
   for (std::uint64_t i = 0; i < blocks; ++i) {
@@ -326,7 +366,6 @@ void run_now(const char* name, const dim3& grid, const dim3& block, std::size_t 
     blockIdx = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
     run_block(*m.launch);
   }
-  scope.succeeded();
 }
 }  // namespace
 
