@@ -1,6 +1,7 @@
 // Stands in for the CUDA code of the ops in a program without it. Nothing comes here: no tensor lies on such a device.
 #include "layers/attention/attention_cuda.h"
 #include "layers/attention/rope_cuda.h"
+#include "layers/moe/balance_cuda.h"
 #include "layers/ops/activation_cuda.h"
 #include "layers/ops/adamw_cuda.h"
 #include "layers/ops/convert_cuda.h"
@@ -53,5 +54,10 @@ ABSENT(squares_by_block, Device&, double, std::span<const AdamWPart>, std::span<
 ABSENT(sum_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
+ABSENT(z_loss_gradient, const Tensor&, double, Tensor)
+
+std::vector<double> router_sums(const Tensor&, const Tensor&) {
+  fail(ErrorKind::Runtime, "router_sums has no code for CUDA in this build");
+}
 
 }  // namespace switchyard::cuda

@@ -1,11 +1,24 @@
 #include "layers/moe/balance.h"
 
 #include "comm/base/ids.h"
+#include "layers/moe/balance_cuda.h"
 
 #include <cmath>
 #include <vector>
 
 namespace switchyard {
+namespace {
+
+// sums: [E], of the probabilities over the tokens.
+double balance_of_sums(std::span<const double> sums, std::int64_t tokens, std::int64_t top_k,
+                       std::span<const std::int64_t> chosen) {
+  double loss = 0;
+  for (std::size_t e = 0; e < chosen.size(); ++e) loss += static_cast<double>(chosen[e]) * sums[e];
+  const double t = static_cast<double>(tokens);
+  return loss * static_cast<double>(chosen.size()) / (static_cast<double>(top_k) * t * t);
+}
+
+}  // namespace
 
 double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_t top_k,
                     std::span<const std::int64_t> chosen) {
@@ -15,10 +28,7 @@ double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t e = 0; e < experts; ++e) sums[usize(e)] += static_cast<double>(probabilities[t * experts + e]);
   }
-  double loss = 0;
-  for (std::int64_t e = 0; e < experts; ++e) loss += static_cast<double>(chosen[usize(e)]) * sums[usize(e)];
-  const double t = static_cast<double>(tokens);
-  return loss * static_cast<double>(experts) / (static_cast<double>(top_k) * t * t);
+  return balance_of_sums(sums, tokens, top_k, chosen);
 }
 
 void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen, double weight,
@@ -50,6 +60,30 @@ double mean_entropy(const float* probabilities, std::int64_t tokens, std::int64_
     if (p > 0) sum -= p * std::log(p);
   }
   return tokens == 0 ? 0 : sum / static_cast<double>(tokens);
+}
+
+RouterFigures router_figures(const Tensor& probabilities, const Tensor& log_sum_exp, std::int64_t top_k,
+                             std::span<const std::int64_t> chosen) {
+  const char* op = "router_figures";
+  const Device& device = probabilities.device();
+  const std::int64_t tokens = log_sum_exp.size(), experts = isize(chosen.size());
+  check_tensor(op, "probabilities", probabilities, {tokens, experts}, device);
+  check_tensor(op, "log_sum_exp", log_sum_exp, {tokens}, device);
+  if (on_cpu(probabilities)) {
+    return {balance_loss(probabilities.f32(), tokens, top_k, chosen), z_loss(log_sum_exp.f32(), tokens),
+            mean_entropy(probabilities.f32(), tokens, experts)};
+  }
+  if (tokens == 0) return {};
+  const std::vector<double> sums = cuda::router_sums(probabilities, log_sum_exp);
+  const double t = static_cast<double>(tokens);
+  return {balance_of_sums(std::span(sums).first(chosen.size()), tokens, top_k, chosen), sums[chosen.size()] / t,
+          sums[chosen.size() + 1] / t};
+}
+
+void z_loss_gradient(const Tensor& log_sum_exp, double weight, Tensor gradient) {
+  check_tensor("z_loss_gradient", "gradient", gradient, log_sum_exp.shape(), log_sum_exp.device());
+  if (!on_cpu(gradient)) return cuda::z_loss_gradient(log_sum_exp, weight, gradient);
+  z_loss_gradient(log_sum_exp.f32(), log_sum_exp.size(), weight, gradient.f32());
 }
 
 }  // namespace switchyard

@@ -1,6 +1,8 @@
 // Losses that act on a router, each with its gradient.   T tokens of one micro-batch, E experts, K slots a token
 #pragma once
 
+#include "layers/tensor/tensor.h"
+
 #include <cstdint>
 #include <span>
 
@@ -20,5 +22,15 @@ void z_loss_gradient(const float* log_sum_exp, std::int64_t tokens, double weigh
 
 // Mean over tokens of -sum_i p_i log p_i.
 double mean_entropy(const float* probabilities, std::int64_t tokens, std::int64_t experts);
+
+// The same of what lies on any device. probabilities: [T, E], log_sum_exp and gradient: [T].
+struct RouterFigures {
+  double balance = 0;
+  double z = 0;
+  double entropy = 0;
+};
+RouterFigures router_figures(const Tensor& probabilities, const Tensor& log_sum_exp, std::int64_t top_k,
+                             std::span<const std::int64_t> chosen);  // the host waits for them
+void z_loss_gradient(const Tensor& log_sum_exp, double weight, Tensor gradient);
 
 }  // namespace switchyard

@@ -39,6 +39,9 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
   if (!pairs_.empty()) add_pairs(saved.assignment, settings.experts, pairs_);
+  // Here, where the host has just waited for the router's choice: later it would wait for the experts.
+  MoeReport report;
+  report.losses = router_.losses(saved.router, saved.assignment.chosen);
   const Rank sender = lane_->group().rank();
   std::vector<Slot> slots;
   slots.reserve(saved.assignment.kept.size());
@@ -61,8 +64,6 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
     forward_pieces(x, arena, scratch, saved, y);
   }
 
-  MoeReport report;
-  report.losses = router_.losses(saved.router, saved.assignment.chosen);
   report.chosen = saved.assignment.chosen;
   report.kept = isize(saved.assignment.kept.size());
   report.dropped = saved.assignment.dropped;

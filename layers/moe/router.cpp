@@ -1,6 +1,5 @@
 #include "layers/moe/router.h"
 
-#include "comm/device/host_view.h"
 #include "layers/moe/balance.h"
 #include "layers/ops/activation.h"
 #include "layers/ops/convert.h"
@@ -23,15 +22,8 @@ void Router::forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved
 }
 
 Router::Losses Router::losses(const Saved& saved, std::span<const std::int64_t> chosen) const {
-  const std::int64_t tokens = saved.experts.dim(0);
-  const HostView<float> there(saved.probabilities.device(), saved.probabilities.f32(), saved.probabilities.size());
-  const HostView<float> log_sum_exp(saved.log_sum_exp.device(), saved.log_sum_exp.f32(), tokens);
-  const float* const probabilities = there.data();
-  Losses losses;
-  losses.aux = settings_.aux_loss * balance_loss(probabilities, tokens, settings_.top_k, chosen);
-  losses.z = settings_.z_loss * z_loss(log_sum_exp.data(), tokens);
-  losses.entropy = mean_entropy(probabilities, tokens, settings_.experts);
-  return losses;
+  const RouterFigures figures = router_figures(saved.probabilities, saved.log_sum_exp, settings_.top_k, chosen);
+  return {settings_.aux_loss * figures.balance, settings_.z_loss * figures.z, figures.entropy};
 }
 
 void Router::backward(const Tensor& dweights, const Tensor& x, const Saved& saved, std::span<const std::int64_t> chosen,
@@ -42,10 +34,7 @@ void Router::backward(const Tensor& dweights, const Tensor& x, const Saved& save
   balance_loss_gradient(tokens, settings_.top_k, chosen, settings_.aux_loss, balance.data());
   const Tensor dprobabilities = upload(scratch, std::span<const float>(balance));
   Tensor dlog_sum_exp = allocate(scratch, {tokens});
-  const HostView<float> log_sum_exp(saved.log_sum_exp.device(), saved.log_sum_exp.f32(), tokens);
-  HostView<float> z(dlog_sum_exp.device(), dlog_sum_exp.f32(), tokens, HostAccess::Write);
-  z_loss_gradient(log_sum_exp.data(), tokens, settings_.z_loss, z.data());
-  z.give_back();
+  z_loss_gradient(saved.log_sum_exp, settings_.z_loss, dlog_sum_exp);
   Tensor dlogits = allocate(scratch, {tokens, settings_.experts});
   softmax_topk_backward(dweights, dprobabilities, dlog_sum_exp, saved.probabilities, saved.experts, saved.weights,
                         settings_.renormalise, dlogits);
