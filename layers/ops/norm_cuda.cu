@@ -81,11 +81,13 @@ __global__ void __launch_bounds__(threads)
   }
   row.each([&](int i, const Vector<T, N>& v) {
     const auto w = Vector<float, N>::load(weight + i);
+    Vector<float, N> b{};
+    if constexpr (Centered) b = Vector<float, N>::load(bias + i);
     Vector<T, N> out;
 #pragma unroll
     for (int e = 0; e < N; ++e) {
       float value = (to_float(v.at[e]) - mean) * inverse * w.at[e];
-      if constexpr (Centered) value += bias[i + e];
+      if constexpr (Centered) value += b.at[e];
       out.at[e] = from_float<T>(value);
     }
     out.store(y + begin + i);
@@ -188,12 +190,12 @@ void with_vectors(const Tensor& x, std::initializer_list<const Tensor*> others, 
 }
 
 template <bool Centered>
-void forward(const Tensor& x, const Tensor& weight, const float* bias, float eps, const Tensor& y, float* mean,
+void forward(const Tensor& x, const Tensor& weight, const Tensor* bias, float eps, const Tensor& y, float* mean,
              float* inverse) {
-  with_vectors(x, {&weight, &y}, [&]<class T, int N>() {
+  with_vectors(x, {&weight, &y, bias == nullptr ? &weight : bias}, [&]<class T, int N>() {
     launch(stream_of(x.device()), forward_kernel<Centered, T, N>, static_cast<unsigned>(x.rows()), threads, 0,
-           static_cast<const T*>(x.raw()), weight.f32(), bias, eps, static_cast<int>(x.cols()),
-           static_cast<T*>(y.raw()), mean, inverse);
+           static_cast<const T*>(x.raw()), weight.f32(), bias == nullptr ? nullptr : bias->f32(), eps,
+           static_cast<int>(x.cols()), static_cast<T*>(y.raw()), mean, inverse);
   });
 }
 
@@ -237,7 +239,7 @@ void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, 
 
 void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tensor y, Tensor mean,
                 Tensor inverse_deviation) {
-  forward<true>(x, weight, bias.f32(), eps, y, mean.f32(), inverse_deviation.f32());
+  forward<true>(x, weight, &bias, eps, y, mean.f32(), inverse_deviation.f32());
 }
 
 void layer_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& mean,

@@ -1,5 +1,5 @@
-// The runtime's calls. Work on a stream is done at once; with SWITCHYARD_CUDA_EMULATION=lazy in the environment it
-// waits until something synchronises with it, so that a missing synchronisation shows.
+// The runtime's calls. Work on a stream is done at once; with CUDA_EMULATION_LAZY in the environment it waits until
+// something synchronises with it, so that a missing synchronisation shows.
 #include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/cuda_emulation/streams.h"
 
@@ -12,7 +12,6 @@
 #include <map>
 #include <mutex>
 #include <set>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -43,9 +42,8 @@ struct Runtime {
 };
 Runtime& runtime() {
   static Runtime& only = []() -> Runtime& {
-    const char* const mode = std::getenv("SWITCHYARD_CUDA_EMULATION");
     auto& made = *new Runtime;
-    made.lazy = mode != nullptr && std::string_view(mode) == "lazy";
+    made.lazy = std::getenv("CUDA_EMULATION_LAZY") != nullptr;
     return made;
   }();
   return only;
