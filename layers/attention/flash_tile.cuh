@@ -60,7 +60,8 @@ __device__ __forceinline__ void store_rows(const bf16* tile, bf16* to, int strid
     const int row = i / chunks;
     const int column = i % chunks * 8;
     if (row < valid_rows && column < valid_columns) {
-      Vector<bf16>::load(tile + row * pitch<Width> + column).store(to + std::int64_t{row} * stride + column);
+      const uint4 piece = *reinterpret_cast<const uint4*>(tile + row * pitch<Width> + column);
+      *reinterpret_cast<uint4*>(to + std::int64_t{row} * stride + column) = piece;
     }
   }
 }
