@@ -30,7 +30,7 @@ int run_eval(const Arguments& arguments) {
   Environment environment;
   const Group& world = environment.world();
   const CheckpointInfo checkpoint = locate_checkpoint(world, arguments.checkpoint);
-  const Config config = config_of(checkpoint);
+  const Config config = config_here(checkpoint);
   std::optional<ValidSplit> split;
   collectively(world, "opening the data", [&] {
     const std::string& data = arguments.data.empty() ? config.data.valid : arguments.data;

@@ -32,7 +32,7 @@ struct Arguments {
 int run_generate(const Arguments& arguments) {
   if (launched_as().rank != 0) return 0;  // one process writes; it needs no MPI
   const CheckpointInfo checkpoint = locate_checkpoint(arguments.checkpoint);
-  const Config config = config_of(checkpoint);
+  const Config config = config_here(checkpoint);
   const std::filesystem::path tokenizer_path =
       arguments.tokenizer.empty() ? tokenizer_of(checkpoint, config) : std::filesystem::path(arguments.tokenizer);
   const auto tokenizer = open_tokenizer(tokenizer_path);

@@ -37,26 +37,6 @@ class Check {
   std::string_view blamed_;
 };
 
-void check_device_of(const Config& config, Check& check) {
-  if (!check.sound({"device"})) return;
-  try {
-    check_device(config.device);
-  } catch (const Error& error) {
-    return check.tell("{}", error.what());
-  }
-  const bool on_cpu = config.device == "cpu";
-  if (check.sound({"train.dtype"}) && on_cpu && config.train.dtype == DType::BF16) {
-    check.tell("train.dtype = \"bf16\" wants a GPU (device = \"cuda\"); the CPU computes in fp32");
-  }
-  if (on_cpu) return;
-  if (check.sound({"parallel.exchange"}) && config.parallel.exchange == "hierarchical") {
-    check.tell("parallel.exchange = \"hierarchical\" is for ranks on CPUs; rows go straight from GPU to GPU: \"flat\"");
-  }
-  if (check.sound({"exchange.wire"}) && config.exchange.wire == "int8") {
-    check.tell("exchange.wire = \"int8\" is for ranks on CPUs; between GPUs rows travel as \"fp32\" or \"bf16\"");
-  }
-}
-
 void check_model(const ModelConfig& model, Check& check) {
   if (check.sound({"model.d_model", "model.heads"})) {
     if (model.d_model % model.heads != 0) {
@@ -181,9 +161,29 @@ bool there(const fs::path& path) {
 
 }  // namespace
 
+void check_device(const Config& config, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
+  Check check(places, faults);
+  if (!check.sound({"device"})) return;
+  try {
+    check_device(config.device);
+  } catch (const Error& error) {
+    return check.tell("{}", error.what());
+  }
+  const bool on_cpu = config.device == "cpu";
+  if (check.sound({"train.dtype"}) && on_cpu && config.train.dtype == DType::BF16) {
+    check.tell("train.dtype = \"bf16\" wants a GPU (device = \"cuda\"); the CPU computes in fp32");
+  }
+  if (on_cpu) return;
+  if (check.sound({"parallel.exchange"}) && config.parallel.exchange == "hierarchical") {
+    check.tell("parallel.exchange = \"hierarchical\" is for ranks on CPUs; rows go straight from GPU to GPU: \"flat\"");
+  }
+  if (check.sound({"exchange.wire"}) && config.exchange.wire == "int8") {
+    check.tell("exchange.wire = \"int8\" is for ranks on CPUs; between GPUs rows travel as \"fp32\" or \"bf16\"");
+  }
+}
+
 void check_combinations(const Config& config, int ranks, const KeyPlaces& places, std::vector<ConfigFault>& faults) {
   Check check(places, faults);
-  check_device_of(config, check);
   check_model(config.model, check);
   check_moe(config, ranks, check);
   check_train(config.train, check);

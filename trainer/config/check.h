@@ -19,6 +19,8 @@ struct KeyPlaces {
   std::function<int(std::string_view path)> order;  // what was said last is what a fault points at; 0: a default
 };
 
+// Is the device here, and does it do what is asked of it?
+void check_device(const Config& config, const KeyPlaces& places, std::vector<ConfigFault>& faults);
 void check_combinations(const Config& config, int ranks, const KeyPlaces& places, std::vector<ConfigFault>& faults);
 void check_files(const Config& config, const KeyPlaces& places, std::vector<ConfigFault>& faults);
 

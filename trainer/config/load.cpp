@@ -33,7 +33,7 @@ void make_absolute(std::string& place) {
 // The part that all ways to load have in common; `source` reads the file or the text.
 template <class Source>
 LoadedConfig load(const Source& source, const fs::path& file, std::span<const std::string> sets, int ranks,
-                  DataFiles data) {
+                  DataFiles data, DeviceOf device) {
   LoadedConfig loaded;
   ConfigReader reader(loaded);
   reader.preset_from(sets, file);
@@ -43,6 +43,7 @@ LoadedConfig load(const Source& source, const fs::path& file, std::span<const st
   if (reader.all_read()) {
     const KeyPlaces places = reader.places(file.empty() ? "defaults" : file.string());
     follow(loaded.config, places);
+    if (device == DeviceOf::ThisRun) check_device(loaded.config, places, loaded.faults);
     check_combinations(loaded.config, ranks, places, loaded.faults);
     if (data == DataFiles::Needed) check_files(loaded.config, places, loaded.faults);
   }
@@ -63,12 +64,13 @@ LoadedConfig load_config(const fs::path& file, std::span<const std::string> sets
       [&](ConfigReader& reader) {
         if (!file.empty()) reader.file(file);
       },
-      file, sets, ranks, data);
+      file, sets, ranks, data, DeviceOf::ThisRun);
 }
 
-LoadedConfig parse_config(std::string_view text, const std::string& name, std::span<const std::string> sets,
-                          int ranks) {
-  return load([&](ConfigReader& reader) { reader.text(text, name, {}); }, {}, sets, ranks, DataFiles::NotNeeded);
+LoadedConfig parse_config(std::string_view text, const std::string& name, std::span<const std::string> sets, int ranks,
+                          DeviceOf device) {
+  return load([&](ConfigReader& reader) { reader.text(text, name, {}); }, {}, sets, ranks, DataFiles::NotNeeded,
+              device);
 }
 
 void resolve(Config& config) {

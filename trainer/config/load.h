@@ -32,8 +32,10 @@ LoadedConfig load_config(const std::filesystem::path& file, std::span<const std:
                          DataFiles data = DataFiles::Needed);
 
 // A config that was saved as text, in a checkpoint for example; `name` stands for the file in messages. No file is
-// looked for.
-LoadedConfig parse_config(std::string_view text, const std::string& name, std::span<const std::string> sets, int ranks);
+// looked for. device: whether what it computed on must be here.
+enum class DeviceOf { ThisRun, AnotherRun };
+LoadedConfig parse_config(std::string_view text, const std::string& name, std::span<const std::string> sets, int ranks,
+                          DeviceOf device = DeviceOf::ThisRun);
 
 // Gives values to what is left to be computed: kv_heads, d_ff, and the places that follow from data.train; places
 // become absolute, so that a saved config means the same from another folder. What depends on the ranks or on the data

@@ -69,7 +69,19 @@ std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const fs::pa
 Config config_of(const CheckpointInfo& checkpoint) {
   const std::string name = (checkpoint.path / "manifest.json").string() + " (its config)";
   const std::array<std::string, 2> any_layout = {"parallel.expert=0", "moe.replicas=0"};
-  return config_or_throw(parse_config(checkpoint.state.config_toml, name, any_layout, /*ranks=*/0));
+  return config_or_throw(
+      parse_config(checkpoint.state.config_toml, name, any_layout, /*ranks=*/0, DeviceOf::AnotherRun));
+}
+
+Config config_here(const CheckpointInfo& checkpoint) {
+  Config config = config_of(checkpoint);
+  try {
+    check_device(config.device);
+  } catch (const Error&) {
+    config.device = "cpu";
+    config.train.dtype = DType::F32;
+  }
+  return config;
 }
 
 std::vector<std::string> check_continues(const CheckpointInfo& checkpoint, const Config& config) {

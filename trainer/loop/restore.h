@@ -27,6 +27,8 @@ std::optional<CheckpointInfo> newest_checkpoint(const Group& world, const std::f
 
 // The config that a checkpoint was trained with, for any number of ranks: parallel.expert and moe.replicas are 0.
 Config config_of(const CheckpointInfo& checkpoint);
+// The same for using what it has learnt: on the CPU, in fp32, where the device that it was trained on is not here.
+Config config_here(const CheckpointInfo& checkpoint);
 
 // Throws Error(Usage) where a run with `config` cannot go on from the checkpoint, naming every key that stands against
 // it; gives the changes that are let through but make it another run.

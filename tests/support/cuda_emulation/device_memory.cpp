@@ -1,6 +1,7 @@
 #include "tests/support/cuda_emulation/device_memory.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -23,12 +24,18 @@ struct Block {
   std::size_t bytes;
 };
 
+// Opening and closing hundreds of blocks takes longer than most kernels: whole programs may do without.
+bool is_always_open() {
+  static const bool open = std::getenv("CUDA_EMULATION_OPEN") != nullptr;
+  return open;
+}
+
 struct Memory {
   std::mutex mutex;
   std::uintptr_t region = 0, next = 0;
   std::map<std::uintptr_t, Block> blocks;  // by the address that was given out
   std::size_t in_use = 0;
-  int open = 0;
+  int open = is_always_open() ? 1 : 0;
 };
 
 // Lives as long as the process: objects with static storage may give their device memory back after any of ours is

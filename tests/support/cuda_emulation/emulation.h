@@ -3,7 +3,8 @@
 //
 // A launch runs one block after the other; the threads of a block are fibers that run until they synchronise. Each
 // launch takes its threads in the opposite order of the one before, so that a missing barrier shows. Device memory
-// cannot be touched outside kernels and copies, lies between guard pages and begins as 0xff.
+// cannot be touched outside kernels and copies (unless CUDA_EMULATION_OPEN is set), lies between guard pages and begins as
+// 0xff.
 #pragma once
 
 #include <array>
