@@ -1,10 +1,11 @@
 // Runs CUDA kernels on the CPU, for tests where no GPU is at hand: what a kernel computes and where it synchronises is
 // seen, its speed is not.
 //
-// A launch runs one block after the other; the threads of a block are fibers that run until they synchronise. Each
-// launch takes its threads in the opposite order of the one before, so that a missing barrier shows. Device memory
-// cannot be touched outside kernels and copies (unless CUDA_EMULATION_OPEN is set), lies between guard pages and begins as
-// 0xff.
+// A launch runs one block after the other; the threads of a block are fibers that run until they synchronise. Some
+// launches take their threads forward, others backward, so that a missing barrier shows. Device memory cannot be
+// touched outside kernels and copies (unless CUDA_EMULATION_OPEN is set), lies between guard pages and begins as 0xff.
+// Streams work at once, or, where CUDA_EMULATION_LAZY is set, as late as they may. Not seen: what static __shared__
+// arrays hold before they are written (they are not poisoned), and whether warps would run at the same time.
 #pragma once
 
 #include <array>
