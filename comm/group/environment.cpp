@@ -2,7 +2,7 @@
 
 #include "comm/base/log.h"
 #include "comm/group/fault_point.h"
-#include "comm/group/process.h"
+#include "comm/group/last_words.h"
 #include "comm/group/speak.h"
 #include "comm/transport/mpi.h"
 
@@ -34,10 +34,18 @@ bool mpi_is_up() {
   return begun != 0 && ended == 0;
 }
 
-// Whatever a broken network does to the calls that follow, this process is gone after `limit`.
-void leave_within(std::chrono::seconds limit, int exit_code) {
-  std::thread([limit, exit_code] {
+// The launcher reads what was said before it is told to end the job.
+constexpr std::chrono::milliseconds farewell(250);
+// A rank that leaves ends the others. Rank 0 may be that much slower than they are, on a machine that does much else,
+// and what it has to say for all is not to be lost.
+constexpr std::chrono::seconds rank_0_speaks(30);
+
+// Whatever a broken network does to the calls that follow, this process is gone after `limit`; not without `last_words`
+// where there are any.
+void leave_within(std::chrono::seconds limit, int exit_code, const std::string& last_words = "") {
+  std::thread([limit, exit_code, last_words] {
     std::this_thread::sleep_for(limit);
+    if (!last_words.empty()) speak(last_words);
     _exit(exit_code);
   }).detach();
 }
@@ -139,8 +147,13 @@ void end_job(const std::string& cause, int exit_code, bool everywhere) {
     const std::string message = progress_step() < 0 ? fmt::format("switchyard: {}", cause)
                                                     : fmt::format("switchyard: failed {}: {}", place(), cause);
     if (!up) refuse_to_start(message, exit_code);
-    leave_within(10s, exit_code);
-    if (me.rank == 0) speak(message);
+    claim_last_words();
+    if (me.rank == 0) {
+      speak(message);
+      leave_within(10s, exit_code);
+    } else {
+      leave_within(rank_0_speaks, exit_code, message);
+    }
     MPI_Barrier(MPI_COMM_WORLD);  // no rank's exit may make the launcher end rank 0 before it has spoken
     MPI_Finalize();
     // Not exit(): a thread that writes a checkpoint may still run, and must not see what it uses taken down.
@@ -149,12 +162,12 @@ void end_job(const std::string& cause, int exit_code, bool everywhere) {
   }
 
   if (mpi_call_failed) std::this_thread::sleep_for(2s);  // let the rank speak whose failure this one follows from
-  say_that_it_leaves();
+  claim_last_words();
   const bool alone = me.size == 1 && progress_step() < 0;
   speak(alone ? fmt::format("switchyard: {}", cause)
               : fmt::format("switchyard: rank {} on {} failed {}: {}", me.rank, Environment::host(), place(), cause));
   if (!up) std::exit(exit_code);
-  if (me.local_size > 1) std::this_thread::sleep_for(std::chrono::milliseconds(farewell_ms));
+  if (me.size > 1) std::this_thread::sleep_for(farewell);
   leave_within(5s, exit_code);
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   _exit(exit_code);
@@ -167,11 +180,12 @@ void end_job_from_thread(int exit_code) {
 }
 
 void refuse_to_start(const std::string& message, int exit_code) {
-  using namespace std::chrono_literals;
-  if (launched_as().rank == 0) {
+  const LaunchedAs me = launched_as();
+  if (me.rank == 0) {
     speak(message);
   } else {
-    std::this_thread::sleep_for(3s);  // cut short by the launcher as soon as rank 0 has gone
+    std::this_thread::sleep_for(rank_0_speaks);  // cut short by the launcher as soon as rank 0 has gone
+    if (me.local_rank == 0) speak(fmt::format("{} (rank {} on {})", message, me.rank, Environment::host()));
   }
   std::exit(exit_code);
 }

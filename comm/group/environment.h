@@ -49,17 +49,18 @@ std::int64_t progress_layer();
 // How often any of these has been set: a sign of life.
 std::int64_t progress_changes();
 
-// For the one catch in main: writes "rank 2 on HOST failed at step 17 (exchange, layer 3): CAUSE" to stderr and ends the job on
-// all ranks with `exit_code` (MPI_Abort where MPI is up, exit otherwise). `everywhere`: every rank throws this same
-// error (it came out of collectively()), so only rank 0 speaks and all leave in good order.
+// For the one catch in main: writes "rank 2 on HOST failed at step 17 (exchange, layer 3): CAUSE" to stderr and ends
+// the job on all ranks with `exit_code` (MPI_Abort where MPI is up, exit otherwise). `everywhere`: every rank throws
+// this same error (it came out of collectively()), so only rank 0 speaks and all leave in good order.
 [[noreturn]] void end_job(const std::string& cause, int exit_code, bool everywhere);
 
 // For another thread than main's, once everything has been said: ends the job on all ranks with `exit_code`, and this
 // process within seconds, whatever its main thread and the network do.
 [[noreturn]] void end_job_from_thread(int exit_code);
 
-// Before MPI is up: every rank has found the same fault. Rank 0 writes `message` to stderr; the others wait a moment so
-// that the launcher does not end rank 0 before it has spoken. Then exit(exit_code).
+// Before MPI is up: every rank has found the same fault. Rank 0 writes `message` to stderr; the others wait for the
+// launcher to end them when rank 0 has gone, so that it is not ended before it has spoken. Where it does not go, the
+// fault is not rank 0's: then the first rank of each host says it. Then exit(exit_code).
 [[noreturn]] void refuse_to_start(const std::string& message, int exit_code);
 
 }  // namespace switchyard

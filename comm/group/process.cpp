@@ -4,18 +4,13 @@
 #include <csignal>
 #include <fstream>
 #include <sstream>
-#include <string_view>
 
 #include <unistd.h>
 
 namespace switchyard {
 namespace {
 
-// The name of a process that has said why it ends, as ps shows it.
-constexpr std::string_view leaving_name = "leaving";
-
 struct Stat {
-  std::string name;
   char state = '?';
   std::int64_t started = 0;
 };
@@ -25,11 +20,9 @@ std::optional<Stat> read_stat(int number) {
   std::ifstream file("/proc/" + std::to_string(number) + "/stat");
   std::string line;
   if (!std::getline(file, line)) return std::nullopt;
-  const std::size_t open = line.find('(');
   const std::size_t close = line.rfind(')');
-  if (open == std::string::npos || close == std::string::npos) return std::nullopt;
+  if (close == std::string::npos) return std::nullopt;
   Stat stat;
-  stat.name = line.substr(open + 1, close - open - 1);
   std::istringstream fields(line.substr(close + 1));
   fields >> stat.state;
   constexpr int before_start = 18;  // fields between the state and the start
@@ -55,11 +48,7 @@ std::optional<ProcessState> state_of(const ProcessId& process) {
     return ProcessState{};
   }
   if (stat->started != process.started || stat->state == 'Z' || stat->state == 'X') return std::nullopt;
-  return ProcessState{.letter = stat->state, .leaving = stat->name == leaving_name};
-}
-
-void say_that_it_leaves() {
-  std::ofstream("/proc/self/comm") << leaving_name;
+  return ProcessState{.letter = stat->state};
 }
 
 }  // namespace switchyard

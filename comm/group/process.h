@@ -16,16 +16,10 @@ struct ProcessId {
 ProcessId this_process();
 
 struct ProcessState {
-  char letter = '?';     // R runs, S sleeps, D waits for a disk, T stopped, t traced; ?: it could not be looked at
-  bool leaving = false;  // it has said why it ends
+  char letter = '?';  // R runs, S sleeps, D waits for a disk, T stopped, t traced; ?: it could not be looked at
   bool known() const { return letter != '?'; }
 };
 // Nothing where the process has ended for certain: there is none with this number, it is a zombie, or another one.
 std::optional<ProcessState> state_of(const ProcessId& process);
-
-// This process has told its user why it ends; its neighbours, who look several times a second, need not.
-void say_that_it_leaves();
-// How long to stay after that for them to have seen it.
-inline constexpr std::int64_t farewell_ms = 250;
 
 }  // namespace switchyard

@@ -2,6 +2,7 @@
 
 #include "comm/base/bytes_moved.h"
 #include "comm/group/environment.h"
+#include "comm/group/last_words.h"
 #include "comm/group/speak.h"
 #include "comm/group/stop_request.h"
 #include "comm/transport/waiting.h"
@@ -70,6 +71,7 @@ Watchdog::Watchdog(const Group& world, const WatchdogLimits& limits) : limits_(l
                      ? std::clamp(static_cast<int>(limits_.silence_s / asked_before_silent), 1, ask_at_least_every_s)
                      : ask_at_least_every_s;
   contact_.emplace(world, hosts_, ask_every_s_);
+  share_last_words(world);
   begin_long_task();
   thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
 }
@@ -142,6 +144,7 @@ void Watchdog::report_and_end(double limit_s, double usual_s) const {
                                ? fmt::format("which has not ended within {:.1f} s (usual: {:.2g} s)", limit_s, usual_s)
                                : fmt::format("without a sign of life for {:.1f} s (watchdog.allowance_s)", limit_s);
   const std::vector<SilentHost> silent = contact_->silent(silence_that_tells_s());
+  claim_last_words();  // each rank says where it stands, and then they end
   speak(fmt::format("switchyard: rank {} on {} stands in {}, {}: it {}{}{}{}", rank_, Environment::host(), place(),
                     took, what_is_waited_for().value_or("does not wait for any rank"), neighbours_words(),
                     silent.empty() ? "" : "; ", silent.empty() ? "" : contact_->words(silent)));
@@ -165,11 +168,15 @@ std::string Watchdog::neighbours_words() const {
 
 void Watchdog::look_at_neighbour() {
   if (!next_) return;
-  if (const auto state = state_of(next_->process)) {
-    if (state->known()) next_state_ = *state;
+  const bool told_to_end = noted_stop_signal() == StopReason::Terminate;  // asked before the look
+  if (state_of(next_->process)) {
+    next_lived_on_ = told_to_end;
     return;
   }
-  if (!next_state_.leaving) {
+  // A launcher that ends a job sends SIGTERM and, a second later, SIGKILL: who goes in that order is no cause, here or
+  // on another host, and this process goes next. One that is still there a while later was not meant.
+  if (next_lived_on_) std::this_thread::sleep_for(launcher_acts);
+  if (claim_last_words()) {
     speak(
         fmt::format("switchyard: rank {} on {} is gone without a word (process {}: killed, or out of memory?); rank {} "
                     "stands in {}; the job ends",
@@ -190,6 +197,7 @@ void Watchdog::look_at_other_hosts() {
   const std::vector<SilentHost> silent =
       contact_->silent(ends_anyway ? silence_that_tells_s() : std::max(limits_.silence_s, least_silence_s));
   if (silent.empty()) return;
+  claim_last_words();
   speak(fmt::format("switchyard: {}; rank {} on {} stands in {}: it {}; the job ends", contact_->words(silent), rank_,
                     Environment::host(), place(), what_is_waited_for().value_or("does not wait for any rank")));
   std::this_thread::sleep_for(others_speak);

@@ -2,7 +2,7 @@
 //
 //  - where no step ends within a multiple of the usual time, each rank says where it stands and what it waits for, and
 //    the job ends with code 1 (law 6: no hang);
-//  - where a neighbour's process is gone without a word, that is said, with the step;
+//  - where a neighbour's process is gone and nobody has said why the job ends, that is said, with the step;
 //  - where nothing comes from another host any more (contact.h), the job ends, with that host named;
 //  - a process that did not run for a while (stopped, swapped out) finds out by the gaps in its own heartbeat.
 //
@@ -77,8 +77,8 @@ class Watchdog {
   std::vector<std::string> hosts_;
   std::vector<Neighbour> neighbours_;  // the other ranks of this host, in order
   std::optional<Neighbour> next_;      // the one that this rank looks at
-  ProcessState next_state_;
-  int ask_every_s_ = 0;  // the other hosts, for a sign of life
+  bool next_lived_on_ = false;         // it was seen after SIGTERM had come
+  int ask_every_s_ = 0;                // the other hosts, for a sign of life
   std::optional<Contact> contact_;
   int ticks_ = 0;
 
