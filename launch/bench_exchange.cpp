@@ -3,7 +3,9 @@
 #include "launch/bench_exchange.h"
 
 #include "comm/base/stopwatch.h"
+#include "comm/group/agree.h"
 #include "comm/group/environment.h"
+#include "comm/group/fault_point.h"
 #include "comm/group/topology.h"
 #include "launch/bench_candidates.h"
 #include "launch/bench_routing.h"
@@ -98,7 +100,10 @@ class Bench {
   }
 
   void run() {
-    for (Contender& contender : contenders_) check(*contender.candidate);
+    for (std::size_t i = 0; i < contenders_.size(); ++i) {
+      pass_fault_point(isize(i), "check");
+      check(*contenders_[i].candidate);
+    }
     for (std::int64_t round = 0; round < arguments_.rounds; ++round) {
       // In turn, so that a machine or a network that speeds up or slows down does so for all.
       for (Contender& contender : contenders_) measure(contender);
@@ -142,8 +147,10 @@ class Bench {
   // Small integers: products and sums are exact, in whatever order. As fp32 and bf16 they travel exactly, too.
   void check(ExchangeCandidate& candidate) {
     for (const Wire wire : {Wire::F32, wire_}) {
+      std::vector<float> sent = rows_;
+      if (take_planted_spoil()) sent.back() += 1;
       candidate.plan();
-      candidate.dispatch(rows_.data(), wire);
+      candidate.dispatch(sent.data(), wire);
       candidate.work();
       candidate.combine(back_.data(), wire);
       std::vector<double> factors(usize(task_.tokens), 0.0);
@@ -155,8 +162,10 @@ class Bench {
         const double allowed = wire == Wire::I8 ? 3 * factor / 40 : 0;  // thrice rounded to 1/254 of the largest, 3
         if (!(off <= allowed)) ++wrong;
       }
-      require(!world_.any(wrong > 0), "{}: {} of {} sums of rank {} are wrong, with {} on the wire", candidate.name(),
-              wrong, rows_.size(), world_.rank().value(), switchyard::name_of(wire));
+      collectively(world_, "checking the exchange", [&] {
+        require(wrong == 0, "{}: {} of {} sums are wrong, with {} on the wire", candidate.name(), wrong, rows_.size(),
+                switchyard::name_of(wire));
+      });
     }
     candidate.take_traffic();
   }

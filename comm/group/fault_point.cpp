@@ -52,8 +52,8 @@ std::optional<Fault> planted_fault() {
     return std::stoi(digits);
   };
   Fault fault{.rank = number("rank"), .step = number("step"), .phase = field("phase"), .deed = field("do")};
-  constexpr std::array<std::string_view, 10> deeds = {"throw", "exit", "kill", "stop",  "term",
-                                                      "int",   "usr1", "nan",  "spike", "miscount"};
+  constexpr std::array<std::string_view, 11> deeds = {"throw", "exit", "kill",  "stop",     "term", "int",
+                                                      "usr1",  "nan",  "spike", "miscount", "spoil"};
   if (std::find(deeds.begin(), deeds.end(), fault.deed) == deeds.end() && !fault.deed.starts_with(sleep_for)) {
     fail(ErrorKind::Usage, "SWITCHYARD_FAULT={}: do={} is none of {}, {}SECONDS", text, fault.deed,
          fmt::join(deeds, ", "), sleep_for);
@@ -64,6 +64,7 @@ std::optional<Fault> planted_fault() {
 std::atomic<bool> nan_is_due = false;
 std::atomic<bool> spike_is_due = false;
 std::atomic<bool> miscount_is_due = false;
+std::atomic<bool> spoil_is_due = false;
 std::mutex one_at_a_time;  // a thread that writes checkpoints passes points of its own
 
 }  // namespace
@@ -92,6 +93,7 @@ void pass_fault_point(std::int64_t step, const char* phase) {
   if (deed == "nan") nan_is_due = true;
   if (deed == "spike") spike_is_due = true;
   if (deed == "miscount") miscount_is_due = true;
+  if (deed == "spoil") spoil_is_due = true;
   if (deed.starts_with(sleep_for)) {
     std::this_thread::sleep_for(std::chrono::duration<double>(std::stod(deed.substr(sleep_for.size()))));
   }
@@ -107,6 +109,10 @@ bool take_planted_spike() {
 
 bool take_planted_miscount() {
   return miscount_is_due.exchange(false);
+}
+
+bool take_planted_spoil() {
+  return spoil_is_due.exchange(false);
 }
 
 }  // namespace switchyard
@@ -126,6 +132,9 @@ bool take_planted_spike() {
   return false;
 }
 bool take_planted_miscount() {
+  return false;
+}
+bool take_planted_spoil() {
   return false;
 }
 

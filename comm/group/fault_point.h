@@ -4,7 +4,8 @@
 //   SWITCHYARD_FAULT="rank=2,step=3,phase=backward,do=throw"
 //
 //   do: throw, exit, kill (as kill -9 would), stop (SIGSTOP), term, int, usr1 (the signals), sleep:SECONDS,
-//       nan (in a gradient), spike (of the loss), miscount (of the rows that an exchange announces)
+//       nan (in a gradient), spike spike (of the loss), miscount (of the rows that an exchange announces),
+//       spoil (a number that bench exchange sends and checks)
 //
 // The rank is the world's, the step is numbered as in the metrics, and a phase is matched by its whole name. Without
 // the option the functions are empty.
@@ -25,5 +26,7 @@ bool take_planted_nan();
 bool take_planted_spike();
 // Was do=miscount asked for since the last call? An exchange then announces a row that it does not send.
 bool take_planted_miscount();
+// Was do=spoil asked for since the last call? bench exchange then sends another number than it has.
+bool take_planted_spoil();
 
 }  // namespace switchyard
