@@ -21,6 +21,10 @@ class Failure(Exception):
     """Something that went wrong, in a sentence; code 1."""
 
 
+# Seconds in which anything here is done, on a machine that does much else.
+PATIENCE = 120
+
+
 def say(text):
     print(f"testbed: {text}", file=sys.stderr, flush=True)
 
@@ -41,7 +45,8 @@ def home(make=False):
     except FileNotFoundError:
         if not make:
             return folder
-        os.mkdir(folder, 0o700)
+        with contextlib.suppress(FileExistsError):  # another command made it meanwhile
+            os.mkdir(folder, 0o700)
         found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise Refusal(f"{folder} is where beds are listed, but it was made by someone else, or others may write into it")
@@ -105,18 +110,21 @@ class Bed:
         shared: for a process that is about to be at the switch, and must not come there when it has been cleared."""
         file = None
         try:
-            for attempt in range(300):
-                home(make=True)
-                file = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            end = time.monotonic() + PATIENCE
+            while time.monotonic() < end:
+                # What is not found has been removed since: the folder and the lock go with the last bed.
                 with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                    home(make=True)
+                    file = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                    if os.fstat(file).st_ino == os.stat(self.lock_file).st_ino:  # not removed since, by a `down`
+                    if os.fstat(file).st_ino == os.stat(self.lock_file).st_ino:
                         break
-                os.close(file)
-                file = None
+                if file is not None:
+                    os.close(file)
+                    file = None
                 time.sleep(0.1)
             else:
-                raise Failure(f"another command has been at the bed '{self.name}' for 30 seconds ({self.lock_file})")
+                raise Failure(f"another command has been at the bed '{self.name}' for {PATIENCE} seconds ({self.lock_file})")
             self.read()
             yield file
         finally:
@@ -136,7 +144,10 @@ class Bed:
 
 def all_beds():
     folder = home()
-    entries = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    try:
+        entries = sorted(os.listdir(folder))
+    except FileNotFoundError:  # it goes with the last bed
+        entries = []
     return [Bed(entry) for entry in entries if os.path.isdir(os.path.join(folder, entry))]
 
 

@@ -109,9 +109,9 @@ def down(bed, options):
             if pid:
                 with contextlib.suppress(ProcessLookupError):  # it was going already
                     os.kill(pid, signal.SIGKILL)
-            left = [host["name"] for host in bed.hosts() if not kernel.ended(host["pid"], host["started"], 20)]
+            left = [host["name"] for host in bed.hosts() if not kernel.ended(host["pid"], host["started"], beds.PATIENCE)]
             if left:
-                raise Failure(f"{', '.join(left)} did not end within 20 s: a process there waits for a disk?")
+                raise Failure(f"{', '.join(left)} did not end within {beds.PATIENCE} s: a process there waits for a disk?")
         bed.forget()
     say(f"the bed '{bed.name}' is gone" if stood else f"there is no bed '{bed.name}'")
     return 0

@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 import kernel
-from beds import Failure, Refusal, clear_switch
+from beds import PATIENCE, Failure, Refusal, clear_switch
 
 SWITCH_NAME = "head"  # what the host is called on which mpirun runs, at the switch itself
 
@@ -18,7 +18,7 @@ SWITCH_NAME = "head"  # what the host is called on which mpirun runs, at the swi
 def run(*command):
     """A tool of iproute2; what it says where it fails is the sentence."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(f"{' '.join(command)}: {error}") from error
     if done.returncode != 0:

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 
+from patience import limit
+
 SOURCE = pathlib.Path(os.environ.get("SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 SWITCHYARD = os.environ.get("SWITCHYARD", str(SOURCE / "build/ci/switchyard"))
 
@@ -66,12 +68,12 @@ class Runs:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def switchyard(self, *arguments, np=0, threads=1, env=None, timeout=240, program=SWITCHYARD):
-        """np = 0: without a launcher."""
+        """np = 0: without a launcher. timeout: seconds of a quiet machine."""
         command = [program, *map(str, arguments)]
         if np:
             command = [str(SOURCE / "tests/support/mpirun"), str(np), *command]
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), **(env or {}))
-        done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", timeout=timeout)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", timeout=limit(timeout))
         return Done(done.returncode, done.stdout, done.stderr)
 
     def train(self, name, *sets, np=1, more=(), wanted=0, **options):
@@ -153,7 +155,7 @@ def processes_of(folder):
 
 def left_of(folder, within=10):
     """The processes of a run that are still there after so many seconds: one that is ending needs a moment."""
-    end = time.monotonic() + within
+    end = time.monotonic() + limit(within)
     while (alive := processes_of(folder)) and time.monotonic() < end:
         time.sleep(0.1)
     return alive

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+from patience import limit
+
 # A test that is told to end runs its clean-up.
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
@@ -52,7 +54,7 @@ class Bed:
     def __call__(self, command, *words, code=0, path=None, before=(), timeout=60):
         """A command of testbed, on this bed; its code is checked."""
         done = subprocess.run([*before, TESTBED, command, "--bed", self.name, *map(str, words)], env=environment(path),
-                              capture_output=True, text=True, timeout=timeout, cwd="/")
+                              capture_output=True, text=True, timeout=limit(timeout), cwd="/")
         self.check(code is None or done.returncode == code,
                    f"testbed {command} {' '.join(map(str, words))}: code {done.returncode}, not {code}: {done.stderr}")
         return done
@@ -73,7 +75,7 @@ class Bed:
 
     def empty_hosts(self, seconds):
         """Have all processes on the hosts ended, within so many seconds?"""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + limit(seconds)
         while any(self.processes_on_hosts()) and time.monotonic() < end:
             time.sleep(0.1)
         return not any(self.processes_on_hosts())
@@ -88,11 +90,12 @@ class Bed:
         return found
 
     def nothing_left(self, when):
-        end = time.monotonic() + 10  # who was killed may need a moment
+        end = time.monotonic() + limit(10)  # who was killed may need a moment
         while self.processes() and time.monotonic() < end:
             time.sleep(0.05)
         self.check(not self.processes(), f"{when}: processes {self.processes()} are left")
-        self.check(not list(home().glob(self.name + "*")) if home().exists() else True, f"{when}: files are left in {home()}")
+        left = [file for name in (self.name, self.name + ".lock") if os.path.lexists(file := home() / name)]
+        self.check(not left, f"{when}: {left} are left")
 
     def up_or_skip(self, *words):
         """`up`, or the end of the test where no bed can stand."""
