@@ -4,6 +4,7 @@
 #pragma once
 
 #include "layers/moe/placement.h"
+#include "layers/moe/placement_draft.h"
 
 #include <cstdint>
 #include <span>
@@ -11,20 +12,9 @@
 
 namespace switchyard {
 
-struct PlacementGoal {
-  std::span<const std::int64_t> loads;  // [E]: slots that chose the expert
-  std::span<const Node> node_of;        // [R]
-  std::int64_t replicas = 0;            // M, at most E (R - 1)
-  // [E, E], symmetric: how many tokens chose both experts. Empty: not known, and nodes do not count.
-  std::span<const std::int64_t> together = {};
-};
-
 // Work of each rank, in slots times R: an expert's slots come from all ranks in equal parts, and each sender's go to
 // the copy that it uses. [R]; the mean of the ranks is the sum of the loads.
 std::vector<std::int64_t> rank_work(const Placement& placement, std::span<const std::int64_t> loads);
-
-// Of all pairs of experts that a token chose, the part whose copies are on two nodes: 0 to 1.
-double parted_by_nodes(const Placement& placement, const PlacementGoal& goal);
 
 // The M copies go to the experts with the largest load a copy. No rank has more than ceil((E + M) / R) experts, and no
 // expert twice. Of that, the largest work of a rank is made small: by exchanging experts with the busiest rank from

@@ -1,6 +1,7 @@
 #include "layers/moe/rebalance.h"
 
 #include "comm/group/topology.h"
+#include "layers/moe/node_pairs.h"
 #include "layers/tensor/random.h"
 #include "tests/support/catch.h"
 
