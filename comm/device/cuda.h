@@ -53,5 +53,5 @@ void switchyard::cuda::launch(LaunchOn on, void (*kernel)(Parameters...), dim3 g
   check_launch(on.at);
 }
 #elif defined(SWITCHYARD_CUDA_EMULATION)
-#include "launch_emulated.h"
+#include <launch_emulated.h>
 #endif

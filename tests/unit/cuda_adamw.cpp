@@ -58,7 +58,7 @@ Result run(Device& device, Numerics numerics, std::int64_t parts) {
 
 TEST_CASE("the optimizer's step on a CUDA device") {
   for (const Numerics numerics : {Numerics::Fast, Numerics::Reproducible}) {
-    for (const std::int64_t parts : {1, 3, 130}) {
+    for (const std::int64_t parts : {1, 3, 60}) {
       const Result cuda = run(cuda_device(), numerics, parts);
       const Result cpu = run(cpu_device(), numerics, parts);
       CAPTURE(static_cast<int>(numerics), parts);
