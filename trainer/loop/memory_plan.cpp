@@ -71,6 +71,7 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   const MoeConfig& moe = config.moe;
   const bool exact = config.train.numerics == Numerics::Reproducible;
   const std::int64_t experts = experts_on(config, grid, rank);
+  const std::int64_t activation = size_of(config.train.dtype);
 
   MemoryPlan plan;
   std::int64_t elements = 0;
@@ -89,7 +90,11 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     if (spec.name == "embed_tokens.weight" && !model.tie_embeddings) continue;  // rows are looked up, not multiplied
     const std::int64_t out = spec.shape[0];
     const std::int64_t in = spec.shape[1];
-    plan.packed += f32 * (PackedMatrix::packed_size(in, out) + PackedMatrix::packed_size(out, in));
+    if (config.device == "cpu") {
+      plan.packed += f32 * (PackedMatrix::packed_size(in, out) + PackedMatrix::packed_size(out, in));
+    } else if (config.train.dtype == DType::BF16) {
+      plan.packed += activation * in * out;  // on a GPU products read this copy, or in fp32 the weight itself
+    }
   }
   plan.weights = f32 * elements;
   plan.optimizer = 2 * f32 * shares;
@@ -123,14 +128,16 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     most_scratch =
         std::max({most_scratch, attention_scratch, backward + (load.in_rounds ? experts_kept + carried : 0)});
   }
-  const std::int64_t loss_scratch = cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics).value();
-  plan.activations = f32 * kept + std::max(f32 * most_scratch, loss_scratch);
+  const DeviceKind kind = config.device == "cpu" ? DeviceKind::Cpu : DeviceKind::Cuda;
+  const std::int64_t loss_scratch =
+      cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics, kind, config.train.dtype).value();
+  plan.activations = activation * kept + std::max(activation * most_scratch, loss_scratch);
 
   const int expert_ranks = grid.group_size(grid.group_of(rank));
   if (expert_ranks > 1) {
     // Rows that come back one a slot, and those that are packed for the others.
     const double away = 1.0 - 1.0 / expert_ranks;
-    plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(f32 * tokens * width * 2 * moe.top_k));
+    plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(activation * tokens * width * 2 * moe.top_k));
   }
   if (grid.ranks > 1) {
     // A bucket of gradient sums; where they are scattered, MPI has two of its own beside it.
