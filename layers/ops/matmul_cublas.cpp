@@ -1,9 +1,11 @@
 #include "comm/base/handle.h"
+#include "comm/base/shared_library.h"
 #include "comm/device/cuda.h"
 #include "layers/ops/matmul_cuda.h"
 
 #include <map>
 #include <mutex>
+#include <string>
 #include <tuple>
 
 #include <cublasLt.h>
@@ -11,20 +13,58 @@
 namespace switchyard::cuda {
 namespace {
 
-void check_blas(cublasStatus_t code, const char* call) {
-  if (code == CUBLAS_STATUS_SUCCESS) return;
-  fail(ErrorKind::Runtime, "{} failed: {} ({})", call, cublasLtGetStatusString(code), cublasLtGetStatusName(code));
+// The functions of cuBLASLt, which is loaded with the first product.
+struct CublasLt {
+  decltype(::cublasLtCreate)* create = nullptr;
+  decltype(::cublasLtGetStatusName)* getStatusName = nullptr;
+  decltype(::cublasLtGetStatusString)* getStatusString = nullptr;
+  decltype(::cublasLtMatmul)* matmul = nullptr;
+  decltype(::cublasLtMatmulAlgoGetHeuristic)* matmulAlgoGetHeuristic = nullptr;
+  decltype(::cublasLtMatmulDescCreate)* matmulDescCreate = nullptr;
+  decltype(::cublasLtMatmulDescDestroy)* matmulDescDestroy = nullptr;
+  decltype(::cublasLtMatmulDescSetAttribute)* matmulDescSetAttribute = nullptr;
+  decltype(::cublasLtMatmulPreferenceCreate)* matmulPreferenceCreate = nullptr;
+  decltype(::cublasLtMatmulPreferenceDestroy)* matmulPreferenceDestroy = nullptr;
+  decltype(::cublasLtMatmulPreferenceSetAttribute)* matmulPreferenceSetAttribute = nullptr;
+  decltype(::cublasLtMatrixLayoutCreate)* matrixLayoutCreate = nullptr;
+  decltype(::cublasLtMatrixLayoutDestroy)* matrixLayoutDestroy = nullptr;
+
+  CublasLt() {
+    const SharedLibrary library("libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR));
+    library.find("cublasLtCreate", create);
+    library.find("cublasLtGetStatusName", getStatusName);
+    library.find("cublasLtGetStatusString", getStatusString);
+    library.find("cublasLtMatmul", matmul);
+    library.find("cublasLtMatmulAlgoGetHeuristic", matmulAlgoGetHeuristic);
+    library.find("cublasLtMatmulDescCreate", matmulDescCreate);
+    library.find("cublasLtMatmulDescDestroy", matmulDescDestroy);
+    library.find("cublasLtMatmulDescSetAttribute", matmulDescSetAttribute);
+    library.find("cublasLtMatmulPreferenceCreate", matmulPreferenceCreate);
+    library.find("cublasLtMatmulPreferenceDestroy", matmulPreferenceDestroy);
+    library.find("cublasLtMatmulPreferenceSetAttribute", matmulPreferenceSetAttribute);
+    library.find("cublasLtMatrixLayoutCreate", matrixLayoutCreate);
+    library.find("cublasLtMatrixLayoutDestroy", matrixLayoutDestroy);
+  }
+};
+const CublasLt& lt() {
+  static const CublasLt functions;
+  return functions;
 }
 
-template <class Object, cublasStatus_t (*destroy)(Object)>
+void check_blas(cublasStatus_t code, const char* call) {
+  if (code == CUBLAS_STATUS_SUCCESS) return;
+  fail(ErrorKind::Runtime, "{} failed: {} ({})", call, lt().getStatusString(code), lt().getStatusName(code));
+}
+
+template <class Object, auto destroy>
 struct Traits {
   using Value = Object;
   static Value none() { return nullptr; }
-  static void release(Value value) noexcept { destroy(value); }
+  static void release(Value value) noexcept { (lt().*destroy)(value); }
 };
-using Operation = Handle<Traits<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>>;
-using Layout = Handle<Traits<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
-using Preference = Handle<Traits<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>>;
+using Operation = Handle<Traits<cublasLtMatmulDesc_t, &CublasLt::matmulDescDestroy>>;
+using Layout = Handle<Traits<cublasLtMatrixLayout_t, &CublasLt::matrixLayoutDestroy>>;
+using Preference = Handle<Traits<cublasLtMatmulPreference_t, &CublasLt::matmulPreferenceDestroy>>;
 
 cudaDataType_t blas_type(DType dtype) {
   require(dtype == DType::F32 || dtype == DType::BF16, "matrices of type {} are not multiplied", name_of(dtype));
@@ -34,8 +74,8 @@ cudaDataType_t blas_type(DType dtype) {
 // cuBLAS speaks of columns: what is row-major [rows, cols] to us is its [cols, rows] with leading dimension cols.
 Layout layout(DType dtype, std::int64_t rows, std::int64_t cols) {
   cublasLtMatrixLayout_t made = nullptr;
-  check_blas(cublasLtMatrixLayoutCreate(&made, blas_type(dtype), static_cast<std::uint64_t>(cols),
-                                        static_cast<std::uint64_t>(rows), cols),
+  check_blas(lt().matrixLayoutCreate(&made, blas_type(dtype), static_cast<std::uint64_t>(cols),
+                                     static_cast<std::uint64_t>(rows), cols),
              "cublasLtMatrixLayoutCreate");
   return Layout(made);
 }
@@ -56,7 +96,7 @@ struct Planned {
 class Blas {
  public:
   explicit Blas(Device& device) : workspace_(device, Bytes(workspace_size)) {
-    check_blas(cublasLtCreate(&handle_), "cublasLtCreate");
+    check_blas(lt().create(&handle_), "cublasLtCreate");
   }
 
   void run(Device& device, const Matmul& p) {
@@ -67,9 +107,9 @@ class Blas {
     const Planned& found = planned->second;
     const float alpha = 1;
     const float beta = p.accumulate ? 1 : 0;
-    check_blas(cublasLtMatmul(handle_, found.operation.get(), &alpha, p.b, found.left.get(), p.a, found.right.get(),
-                              &beta, p.c, found.result.get(), p.c, found.result.get(), &found.algorithm,
-                              workspace_.data(), usize(workspace_size), stream_of(device)),
+    check_blas(lt().matmul(handle_, found.operation.get(), &alpha, p.b, found.left.get(), p.a, found.right.get(), &beta,
+                           p.c, found.result.get(), p.c, found.result.get(), &found.algorithm, workspace_.data(),
+                           usize(workspace_size), stream_of(device)),
                "cublasLtMatmul");
   }
 
@@ -80,23 +120,23 @@ class Blas {
   Planned plan(const Matmul& p, bool all_aligned) const {
     Planned planned;
     cublasLtMatmulDesc_t operation = nullptr;
-    check_blas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    check_blas(lt().matmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     planned.operation = Operation(operation);
     const cublasOperation_t left = p.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t right = p.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    check_blas(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &left, sizeof(left)),
+    check_blas(lt().matmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &left, sizeof(left)),
                "cublasLtMatmulDescSetAttribute");
-    check_blas(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSB, &right, sizeof(right)),
+    check_blas(lt().matmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSB, &right, sizeof(right)),
                "cublasLtMatmulDescSetAttribute");
     planned.left = p.b_transposed ? layout(p.in, p.n, p.k) : layout(p.in, p.k, p.n);
     planned.right = p.a_transposed ? layout(p.in, p.k, p.m) : layout(p.in, p.m, p.k);
     planned.result = layout(p.out, p.m, p.n);
 
     cublasLtMatmulPreference_t preference = nullptr;
-    check_blas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    check_blas(lt().matmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     const Preference owner(preference);
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, auto value) {
-      check_blas(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof(value)),
+      check_blas(lt().matmulPreferenceSetAttribute(preference, name, &value, sizeof(value)),
                  "cublasLtMatmulPreferenceSetAttribute");
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_size));
@@ -107,10 +147,9 @@ class Blas {
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    check_blas(
-        cublasLtMatmulAlgoGetHeuristic(handle_, operation, planned.left.get(), planned.right.get(),
-                                       planned.result.get(), planned.result.get(), preference, 1, &found, &count),
-        "cublasLtMatmulAlgoGetHeuristic");
+    check_blas(lt().matmulAlgoGetHeuristic(handle_, operation, planned.left.get(), planned.right.get(),
+                                           planned.result.get(), planned.result.get(), preference, 1, &found, &count),
+               "cublasLtMatmulAlgoGetHeuristic");
     require(count > 0, "cuBLAS has no algorithm for a product of [{}, {}] and [{}, {}]", p.m, p.k, p.k, p.n);
     planned.algorithm = found.algo;
     return planned;
