@@ -3,9 +3,12 @@
 // emulator's exchange between lanes, so that a kernel's idea of a fragment is tested against the tables.
 //
 // Fragments of a warp, lane = 4 g + t:
-//   A [16 rows, 16 k]   r0: (g, 2t), r1: (g + 8, 2t), r2: (g, 2t + 8), r3: (g + 8, 2t + 8); each with its right
-//   neighbour B [16 k, 8 columns] r0: (k = 2t, column g), r1: (k = 2t + 8, column g); each with the next k C [16 rows,
-//   8 columns] c0, c1: (g, 2t), (g, 2t + 1); c2, c3: (g + 8, 2t), (g + 8, 2t + 1)
+//   A [16 rows, 16 k], each with its right neighbour:
+//     r0: (g, 2t), r1: (g + 8, 2t), r2: (g, 2t + 8), r3: (g + 8, 2t + 8)
+//   B [16 k, 8 columns], each with the next k:
+//     r0: (k = 2t, column g), r1: (k = 2t + 8, column g)
+//   C [16 rows, 8 columns]:
+//     c0, c1: (g, 2t), (g, 2t + 1); c2, c3: (g + 8, 2t), (g + 8, 2t + 1)
 #pragma once
 
 #include "comm/device/kernel.cuh"
