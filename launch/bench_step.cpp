@@ -2,18 +2,16 @@
 // where the time goes and how far the arithmetic is from what the cores can do.
 #include "launch/bench_step.h"
 
-#include "comm/base/timers.h"
 #include "comm/group/environment.h"
+#include "launch/bench_step_device.h"
 #include "launch/cli.h"
+#include "launch/step_candidate.h"
 #include "layers/ops/gemm.h"
-#include "layers/tensor/random.h"
-#include "trainer/loop/engine.h"
 #include "trainer/loop/memory_plan.h"
 #include "trainer/monitor/memory.h"
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -27,83 +25,15 @@
 namespace switchyard {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct Arguments {
   ConfigOptions config;
   std::int64_t steps = 3;
-  std::string numerics = "both";
+  std::string numerics;  // "": both on the CPU, the config's on a GPU, where models are made to fill the card
+  std::string device;    // "": the config's
   bool json = false;
 };
 
-// Steps of one kind of numerics.
-class Candidate {
- public:
-  Candidate(const Config& config, const Group& world)
-      : config_(config),
-        layout_(world, config),
-        engine_(config, layout_, open_device(config.device, launched_as().local_rank)) {}
-
-  // With a clock that starts and ends with all ranks together.
-  void step(bool counted) {
-    layout_.world().barrier();
-    take_phase_times();
-    const auto start = Clock::now();
-    const Random random(config_.train.seed, "bench tokens");
-    const auto read = [&](std::int64_t sample, std::span<std::int32_t> tokens) {
-      const auto first = static_cast<std::uint64_t>(sample) * tokens.size();
-      for (std::size_t i = 0; i < tokens.size(); ++i) {
-        tokens[i] = static_cast<std::int32_t>(random.bits(first + i) % static_cast<std::uint64_t>(config_.model.vocab));
-      }
-    };
-    engine_.step(step_, step_, step_ * config_.train.global_batch, read);
-    layout_.world().barrier();
-    ++step_;
-    const PhaseTimes times = take_phase_times();
-    if (!counted) return;
-    seconds_.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-    for (int p = 0; p < phase_count; ++p) {
-      times_.seconds[usize(p)] += times.seconds[usize(p)];
-      times_.flops[usize(p)] += times.flops[usize(p)];
-    }
-  }
-
-  const Config& config() const { return config_; }
-  Bytes optimizer_size() const { return engine_.optimizer_size(); }
-  double median_seconds() const {
-    std::vector<double> sorted = seconds_;
-    std::sort(sorted.begin(), sorted.end());
-    return sorted[sorted.size() / 2];
-  }
-  double total_seconds() const {
-    double total = 0;
-    for (const double s : seconds_) total += s;
-    return total;
-  }
-  double tokens_per_second() const {
-    return static_cast<double>(config_.train.global_batch * config_.model.seq_len) / median_seconds();
-  }
-  double share(Phase phase) const { return times_.of(phase) / times_.total(); }
-  double rate(Phase phase) const { return times_.flops_of(phase) / std::max(times_.of(phase), 1e-12) * 1e-9; }
-  // All multiply-adds of products and attention over the whole time of the steps.
-  double step_rate() const {
-    return (times_.flops_of(Phase::Gemm) + times_.flops_of(Phase::Attention)) / total_seconds() * 1e-9;
-  }
-
- private:
-  Config config_;
-  Layout layout_;
-  Engine engine_;
-  std::int64_t step_ = 0;
-  std::vector<double> seconds_;
-  PhaseTimes times_;
-};
-
-const char* name_of(Numerics numerics) {
-  return numerics == Numerics::Reproducible ? "reproducible" : "fast";
-}
-
-nlohmann::json to_json(const Candidate& candidate, double peak) {
+nlohmann::json to_json(const StepCandidate& candidate, double peak) {
   const double rest = 1 - candidate.share(Phase::Gemm) - candidate.share(Phase::Attention) -
                       candidate.share(Phase::Exchange) - candidate.share(Phase::Optimizer);
   return {{"tokens_per_s", candidate.tokens_per_second()},
@@ -133,26 +63,36 @@ void print_row(const char* name, const nlohmann::json& figures) {
 }
 
 int run_bench_step(const Arguments& arguments) {
-  Config config = load_config(arguments.config, DataFiles::NotNeeded);
+  ConfigOptions options = arguments.config;
+  if (!arguments.device.empty()) options.sets.push_back("device=" + arguments.device);
+  Config config = load_config(options, DataFiles::NotNeeded);
   if (config.model.vocab == 0) config.model.vocab = 4096;  // there is no tokenizer to ask
   Environment environment;
   const Group& world = environment.world();
+  const bool on_cpu = open_device(config.device, launched_as().local_rank).kind() == DeviceKind::Cpu;
+  std::vector<Numerics> wanted;
+  if (arguments.numerics.empty() && !on_cpu) {
+    wanted.push_back(config.train.numerics);
+  } else {
+    if (arguments.numerics != "fast") wanted.push_back(Numerics::Reproducible);
+    if (arguments.numerics != "reproducible") wanted.push_back(Numerics::Fast);
+  }
+  if (!on_cpu) {
+    return bench_step_on_device(config, wanted, arguments.steps, arguments.json, world);
+  }
   const int threads = omp_get_max_threads();
   start_phase_clock();
 
-  std::vector<Numerics> wanted;
-  if (arguments.numerics != "fast") wanted.push_back(Numerics::Reproducible);
-  if (arguments.numerics != "reproducible") wanted.push_back(Numerics::Fast);
   const Grid grid =
       make_grid(world.size(), static_cast<int>(config.parallel.expert), static_cast<int>(config.moe.experts));
   const Bytes program(peak_memory());
-  std::vector<std::unique_ptr<Candidate>> candidates;
+  std::vector<std::unique_ptr<StepCandidate>> candidates;
   std::int64_t predicted = 0;
   std::int64_t measured = 0;
   std::int64_t optimizer = 0;
   for (const Numerics numerics : wanted) {
     config.train.numerics = numerics;
-    candidates.push_back(std::make_unique<Candidate>(config, world));
+    candidates.push_back(std::make_unique<StepCandidate>(config, world));
     candidates.back()->step(/*counted=*/false);
     candidates.back()->step(/*counted=*/false);
     if (candidates.size() == 1) {  // later ones stand beside it: this is what a run of its own takes
@@ -218,9 +158,9 @@ void add_bench_step(CLI::App& parent, Run& run) {
   command->add_option("--steps", arguments->steps, "Steps that are measured, after two that are not")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--numerics", arguments->numerics, "Which to measure")
-      ->check(CLI::IsMember({"both", "reproducible", "fast"}))
-      ->capture_default_str();
+  command->add_option("--numerics", arguments->numerics, "Which to measure; default: both, on a GPU the config's")
+      ->check(CLI::IsMember({"both", "reproducible", "fast"}));
+  command->add_option("--device", arguments->device, "cpu, cuda or cuda:N, instead of the config's")->type_name("NAME");
   command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");
   command->callback([&run, arguments] { run = [arguments] { return run_bench_step(*arguments); }; });
 }

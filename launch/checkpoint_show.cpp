@@ -83,10 +83,6 @@ std::string contents(const FileSummary& file) {
   return fmt::format("{}", fmt::join(parts, "; "));
 }
 
-const char* name_of(Numerics numerics) {
-  return numerics == Numerics::Reproducible ? "reproducible" : "fast";
-}
-
 void print_norms(const Shown& shown) {
   fmt::print("\nnorms of the experts' weights (Euclidean, all tensors of an expert together)\n");
   for (const auto& [layer, experts] : shown.summary.experts) {

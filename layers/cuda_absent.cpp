@@ -2,6 +2,7 @@
 #include "layers/attention/attention_cuda.h"
 #include "layers/attention/rope_cuda.h"
 #include "layers/moe/balance_cuda.h"
+#include "layers/moe/slot_sort_cuda.h"
 #include "layers/ops/activation_cuda.h"
 #include "layers/ops/adamw_cuda.h"
 #include "layers/ops/convert_cuda.h"
@@ -27,6 +28,7 @@ ABSENT(attention, const AttentionShape&, const Tensor&, const Tensor&, const Ten
 ABSENT(attention_backward, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
        const Tensor&, const Tensor&, Arena&, Tensor, Tensor, Tensor)
 ABSENT(attention_decode, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, Tensor)
+ABSENT(combine_slots, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(convert, const Tensor&, Tensor)
 ABSENT(cross_entropy_rows, const Tensor&, const Tensor&, Tensor)
 ABSENT(cross_entropy_rows_backward, Tensor, const Tensor&, float, Tensor)
@@ -50,10 +52,13 @@ ABSENT(scatter_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(softmax_topk, const Tensor&, bool, Tensor, Tensor, Tensor, Tensor)
 ABSENT(softmax_topk_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
        bool, Tensor)
+ABSENT(sort_slots, const Tensor&, const Tensor&, const SortedSlots&)
 ABSENT(squares_by_block, Device&, double, std::span<const AdamWPart>, std::span<double* const>)
 ABSENT(sum_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
+ABSENT(sum_slots, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
+ABSENT(unsort, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(z_loss_gradient, const Tensor&, double, Tensor)
 
 std::vector<double> router_sums(const Tensor&, const Tensor&) {

@@ -8,4 +8,8 @@ enum class Numerics {
   Fast,          // fp32 sums in whatever order is quickest; differs from the other by rounding only
 };
 
+constexpr const char* name_of(Numerics numerics) {
+  return numerics == Numerics::Reproducible ? "reproducible" : "fast";
+}
+
 }  // namespace switchyard

@@ -1,9 +1,12 @@
 #include "comm/device/cuda.h"
 
+#include "comm/device/work_cuda.h"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 
 namespace switchyard {
@@ -73,6 +76,17 @@ class CudaDevice final : public Device {
     check(cudaDeviceGetPCIBusId(bus, sizeof(bus), index_), "cudaDeviceGetPCIBusId");
     return bus;
   }
+  std::string model() const override {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, index_), "cudaGetDeviceProperties");
+    return properties.name;
+  }
+  Bytes memory_in_use() const override {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return Bytes(static_cast<std::int64_t>(total - free));
+  }
   int index() const { return index_; }
   int multiprocessors() const { return multiprocessors_; }
   cudaStream_t cuda_stream() const { return stream_.get(); }
@@ -100,10 +114,12 @@ class CudaDevice final : public Device {
 
   void fill(void* memory, int byte, Bytes bytes, Stream& stream) override {
     if (bytes.value() == 0) return;
+    const DeviceWork work(*this, "fill", {.bytes = static_cast<double>(bytes.value())});
     check(cudaMemsetAsync(memory, byte, usize(bytes.value()), native(stream)), "cudaMemsetAsync");
   }
 
   void copy_to_host(void* host, const void* memory, Bytes bytes, Stream& stream) override {
+    const DeviceWork work(*this, "copies to the host", {.bytes = static_cast<double>(bytes.value())});
     const std::lock_guard lock(staging_);
     const cudaStream_t on = native(stream);
     auto* const to = static_cast<std::byte*>(host);
@@ -130,6 +146,7 @@ class CudaDevice final : public Device {
   }
 
   void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) override {
+    const DeviceWork work(*this, "copies from the host", {.bytes = static_cast<double>(bytes.value())});
     const std::lock_guard lock(staging_);
     for (std::int64_t begin = 0; begin < bytes.value(); begin += Staging::size) {
       Staging& slot = slots_[next_slot_++ % slots_.size()];
@@ -145,10 +162,17 @@ class CudaDevice final : public Device {
 
   void copy(void* to, const void* from, Bytes bytes, Stream& stream) override {
     if (bytes.value() == 0) return;
+    const DeviceWork work(*this, "copy", {.bytes = 2 * static_cast<double>(bytes.value())});
     check(cudaMemcpyAsync(to, from, usize(bytes.value()), cudaMemcpyDeviceToDevice, native(stream)), "cudaMemcpyAsync");
   }
 
   Stream& stream() override { return stream_; }
+
+  void keep_record(bool keep) override {
+    keeps_record_ = keep;
+    if (keep && record_ == nullptr) record_ = std::make_unique<CudaWorkRecord>(stream_.get());
+  }
+  WorkRecord* record() override { return keeps_record_ ? record_.get() : nullptr; }
 
  private:
   static double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
@@ -156,6 +180,8 @@ class CudaDevice final : public Device {
   int index_;
   int multiprocessors_ = 0;
   CudaStream stream_;
+  bool keeps_record_ = false;
+  std::unique_ptr<CudaWorkRecord> record_;
   std::mutex staging_;
   std::array<Staging, 2> slots_;
   std::size_t next_slot_ = 0;

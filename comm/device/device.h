@@ -21,6 +21,8 @@ class Stream {
   virtual void synchronize() = 0;
 };
 
+class WorkRecord;
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -28,6 +30,8 @@ class Device {
   virtual std::string name() const = 0;  // "cpu", "cuda:0"
   // What tells it from the other devices of its host, also where processes see different ones under the same name.
   virtual std::string identity() const { return name(); }
+  virtual std::string model() const { return name(); }      // "NVIDIA H100 80GB HBM3"
+  virtual Bytes memory_in_use() const { return Bytes(0); }  // by all processes; 0: not known
 
   // 64-byte aligned at least; contents are undefined. Throws Error(Runtime) naming the size where there is no memory.
   virtual void* allocate(Bytes bytes) = 0;
@@ -39,6 +43,10 @@ class Device {
   virtual void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) = 0;
   virtual void copy(void* to, const void* from, Bytes bytes, Stream& stream) = 0;  // both on this device
   virtual Stream& stream() = 0;                                                    // the device's main stream
+
+  // From now on what the main stream does is recorded, or no longer. The record, or null where there is none (the CPU).
+  virtual void keep_record(bool) {}
+  virtual WorkRecord* record() { return nullptr; }
 
   // Room for one op of the main stream, until the next op asks for it; grows and stays.
   void* workspace(Bytes bytes);

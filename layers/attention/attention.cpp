@@ -1,6 +1,7 @@
 #include "layers/attention/attention.h"
 
 #include "comm/base/timers.h"
+#include "comm/device/work.h"
 #include "layers/attention/attention_cpu.h"
 #include "layers/attention/attention_cuda.h"
 
@@ -47,8 +48,12 @@ void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, co
   check_tensor(op, "out", out, wanted.q, device, type);
   check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
   if (q.size() == 0) return;
-  const PhaseTimer timer(Phase::Attention, attention_flops(shape, /*backward=*/false));
-  if (!on_cpu(q)) return cuda::attention(shape, q, k, v, out, log_sum_exp);
+  const double flops = attention_flops(shape, /*backward=*/false);
+  const PhaseTimer timer(Phase::Attention, flops);
+  if (!on_cpu(q)) {
+    const DeviceWork work(device, op, {.flops = flops});
+    return cuda::attention(shape, q, k, v, out, log_sum_exp);
+  }
   cpu::attention(shape, q.f32(), k.f32(), v.f32(), scratch, out.f32(), log_sum_exp.f32());
 }
 
@@ -70,8 +75,10 @@ void attention_backward(const AttentionShape& shape, const Tensor& dout, const T
   check_tensor(op, "dk", dk, wanted.kv, device, type);
   check_tensor(op, "dv", dv, wanted.kv, device, type);
   if (q.size() == 0) return;
-  const PhaseTimer timer(Phase::Attention, attention_flops(shape, /*backward=*/true));
+  const double flops = attention_flops(shape, /*backward=*/true);
+  const PhaseTimer timer(Phase::Attention, flops);
   if (!on_cpu(q)) {
+    const DeviceWork work(device, op, {.flops = flops});
     return cuda::attention_backward(shape, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
   }
   cpu::attention_backward(shape, dout.f32(), q.f32(), k.f32(), v.f32(), out.f32(), log_sum_exp.f32(), scratch, dq.f32(),
@@ -93,7 +100,10 @@ void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor
   require(rows <= positions && positions <= capacity,
           "{}: {} positions must be at least the {} rows of q and at most the {} that the caches hold", op, positions,
           rows, capacity);
-  if (!on_cpu(q)) return cuda::attention_decode(shape, q, k_cache, v_cache, positions, out);
+  if (!on_cpu(q)) {
+    const DeviceWork work(q.device(), op, {.bytes = bytes_of(q, k_cache, v_cache, out)});
+    return cuda::attention_decode(shape, q, k_cache, v_cache, positions, out);
+  }
   cpu::attention_decode(shape, q.f32(), rows, k_cache.f32(), v_cache.f32(), positions, out.f32());
 }
 

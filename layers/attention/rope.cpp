@@ -1,6 +1,7 @@
 #include "layers/attention/rope.h"
 
 #include "comm/device/host_view.h"
+#include "comm/device/work.h"
 #include "layers/attention/rope_cpu.h"
 #include "layers/attention/rope_cuda.h"
 #include "layers/ops/float_type.h"
@@ -18,7 +19,10 @@ void turn(const char* op, const Tensor& table, std::int64_t head_dim, bool back,
           "{}: the table is {}, wanted a row a position", op, table.shape().to_string());
   check_tensor(op, "table", table, {table.dim(0), head_dim}, x.device());
   float_type(op, "x", x);
-  if (!on_cpu(x)) return cuda::rope(table, head_dim, back, x);
+  if (!on_cpu(x)) {
+    const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, x)});
+    return cuda::rope(table, head_dim, back, x);
+  }
 
   const std::int64_t rows = x.rows();
   const std::int64_t positions = table.rows();

@@ -1,6 +1,7 @@
 #include "layers/moe/balance.h"
 
 #include "comm/base/ids.h"
+#include "comm/device/work.h"
 #include "layers/moe/balance_cuda.h"
 
 #include <cmath>
@@ -74,6 +75,7 @@ RouterFigures router_figures(const Tensor& probabilities, const Tensor& log_sum_
             mean_entropy(probabilities.f32(), tokens, experts)};
   }
   if (tokens == 0) return {};
+  const DeviceWork work(probabilities.device(), op, {.bytes = bytes_of(probabilities, log_sum_exp)});
   const std::vector<double> sums = cuda::router_sums(probabilities, log_sum_exp);
   const double t = static_cast<double>(tokens);
   return {balance_of_sums(std::span(sums).first(chosen.size()), tokens, top_k, chosen), sums[chosen.size()] / t,

@@ -1,6 +1,7 @@
 #include "layers/moe/row_lane.h"
 
 #include "comm/device/host_view.h"
+#include "comm/device/work.h"
 #include "layers/ops/convert.h"
 #include "layers/ops/rows.h"
 
@@ -50,7 +51,10 @@ void RowLane::exchange_rows(const Tensor& from, const std::vector<std::int64_t>&
     receives.push_back({rank, static_cast<std::byte*>(come.raw()) + to_begin[r] * row_bytes,
                         Bytes((to_begin[r + 1] - to_begin[r]) * row_bytes)});
   }
-  device_->exchange(sends, receives);
+  {
+    const DeviceWork work(from.device(), "exchange", {.bytes = bytes_of(packed, come)});
+    device_->exchange(sends, receives);
+  }
   if (type != to.dtype()) convert(come, to);
 }
 

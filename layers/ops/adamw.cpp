@@ -1,7 +1,9 @@
 #include "layers/ops/adamw.h"
 
+#include "comm/base/dtype.h"
 #include "comm/base/error.h"
 #include "comm/base/ids.h"
+#include "comm/device/work.h"
 #include "comm/reduce/exact.h"
 #include "layers/ops/adamw_cpu.h"
 #include "layers/ops/adamw_cuda.h"
@@ -71,12 +73,24 @@ void squares(const Gradient* gradient, double scale, std::int64_t n, double* sum
                       });
 }
 
+double elements_of(std::span<const AdamWPart> parts) {
+  double elements = 0;
+  for (const AdamWPart& part : parts) elements += static_cast<double>(part.n);
+  return elements;
+}
+double gradient_bytes(std::span<const AdamWPart> parts) {
+  const bool exact = !parts.empty() && parts.front().exact != nullptr;
+  return elements_of(parts) * static_cast<double>(size_of(exact ? DType::I64 : DType::F32));
+}
+
 }  // namespace
 
 void adamw(Device& device, const AdamWStep& step, double scale, std::span<const AdamWPart> parts) {
   AdamWStep still = step;
   still.weight_decay = 0;
   if (device.kind() == DeviceKind::Cuda) {
+    // Of each element: the gradient, and the value and both moments, read and written.
+    const DeviceWork work(device, "adamw", {.bytes = gradient_bytes(parts) + 24 * elements_of(parts)});
     return cuda::adamw(device, factors_of(step), factors_of(still).keep, scale, parts);
   }
   for (const AdamWPart& part : parts) {
@@ -91,7 +105,10 @@ void adamw(Device& device, const AdamWStep& step, double scale, std::span<const 
 
 void squares_by_block(Device& device, double scale, std::span<const AdamWPart> parts, std::span<double* const> sums) {
   require(parts.size() == sums.size(), "squares_by_block: sums for {} parts, of {}", sums.size(), parts.size());
-  if (device.kind() == DeviceKind::Cuda) return cuda::squares_by_block(device, scale, parts, sums);
+  if (device.kind() == DeviceKind::Cuda) {
+    const DeviceWork work(device, "squares_by_block", {.bytes = gradient_bytes(parts)});
+    return cuda::squares_by_block(device, scale, parts, sums);
+  }
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (parts[i].exact != nullptr) {
       squares(parts[i].exact, scale, parts[i].n, sums[i]);

@@ -1,5 +1,6 @@
 #include "layers/ops/convert.h"
 
+#include "comm/device/work.h"
 #include "layers/ops/convert_cuda.h"
 
 namespace switchyard {
@@ -12,6 +13,7 @@ void convert(const Tensor& x, Tensor y) {
     return;
   }
   if (on_cpu(x)) fail_on_device("convert", x.device());
+  const DeviceWork work(x.device(), "convert", {.bytes = bytes_of(x, y)});
   cuda::convert(x, y);
 }
 

@@ -1,5 +1,6 @@
 #include "layers/ops/cross_entropy.h"
 
+#include "comm/device/work.h"
 #include "layers/ops/cross_entropy_cpu.h"
 #include "layers/ops/cross_entropy_cuda.h"
 
@@ -60,8 +61,9 @@ void cross_entropy(const Tensor& hidden, const PackedMatrix& projection, const T
   check_forward("cross_entropy", hidden, projection, targets, losses);
   for_chunks(hidden, projection, scratch, [&](std::int64_t begin, std::int64_t count, const Tensor& logits) {
     const Tensor chunk_targets = targets.slice(begin, count), chunk_losses = losses.slice(begin, count);
-    if (!on_cpu(hidden)) return cuda::cross_entropy_rows(logits, chunk_targets, chunk_losses);
-    cpu::cross_entropy_rows(logits, chunk_targets, chunk_losses);
+    if (on_cpu(hidden)) return cpu::cross_entropy_rows(logits, chunk_targets, chunk_losses);
+    const DeviceWork work(logits.device(), "cross_entropy", {.bytes = bytes_of(logits, chunk_targets, chunk_losses)});
+    cuda::cross_entropy_rows(logits, chunk_targets, chunk_losses);
   });
 }
 
@@ -93,6 +95,8 @@ void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projec
     if (on_cpu(hidden)) {
       cpu::cross_entropy_rows_backward(logits, chunk_targets, scale, chunk_losses);
     } else {
+      const DeviceWork work(logits.device(), "cross_entropy_and_backward",
+                            {.bytes = bytes_of(logits, chunk_targets, chunk_losses, logits)});
       cuda::cross_entropy_rows_backward(logits, chunk_targets, scale, chunk_losses);
     }
     gemm(logits, backward_projection, dhidden.slice(begin, count));

@@ -1,5 +1,6 @@
 #include "layers/ops/embedding.h"
 
+#include "comm/device/work.h"
 #include "layers/ops/embedding_cpu.h"
 #include "layers/ops/embedding_cuda.h"
 #include "layers/ops/float_type.h"
@@ -23,6 +24,7 @@ void embedding(const Tensor& tokens, const Tensor& table, Tensor y) {
   check_tensor(op, "tokens", tokens, {tokens.size()}, device, DType::I32);
   check_tensor(op, "y", y, {tokens.size(), table.dim(1)}, device, float_type(op, "y", y));
   if (on_cpu(y)) return cpu::embedding(tokens, table, y);
+  const DeviceWork work(y.device(), op, {.bytes = bytes_of(tokens, y, y)});
   cuda::embedding(tokens, table, y);
 }
 
@@ -35,6 +37,7 @@ void embedding_backward(const Tensor& dy, const Tensor& tokens, const GradientSu
   require(dy.dim(1) > 0 && dtable.size % dy.dim(1) == 0, "{}: a gradient of {} elements is not a table of width {}", op,
           dtable.size, dy.dim(1));
   if (on_cpu(dy)) return cpu::embedding_backward(dy, tokens, dtable);
+  const DeviceWork work(dy.device(), op, {.bytes = bytes_of(dy, tokens, dy)});
   cuda::embedding_backward(dy, tokens, dtable);
 }
 

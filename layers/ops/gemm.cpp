@@ -1,6 +1,7 @@
 #include "layers/ops/gemm.h"
 
 #include "comm/base/timers.h"
+#include "comm/device/work.h"
 #include "layers/ops/convert.h"
 #include "layers/ops/gemm_cpu.h"
 #include "layers/ops/gemm_layout.h"
@@ -88,8 +89,12 @@ void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std:
           y.shape().to_string());
   check_bounds("grouped_gemm", "row_begin", row_begin, b.size(), x.rows());
   const double rows = static_cast<double>(row_begin.back() - row_begin.front());
-  const PhaseTimer timer(Phase::Gemm, 2 * rows * static_cast<double>(k) * static_cast<double>(n));
-  if (!on_cpu(x)) return grouped_matmul(x, row_begin, b, y, accumulate);
+  const double flops = 2 * rows * static_cast<double>(k) * static_cast<double>(n);
+  const PhaseTimer timer(Phase::Gemm, flops);
+  if (!on_cpu(x)) {
+    const DeviceWork work(x.device(), b.size() == 1 ? "gemm" : "grouped gemm", {.flops = flops});
+    return grouped_matmul(x, row_begin, b, y, accumulate);
+  }
   grouped_gemm_cpu(x.f32(), row_begin, b, k, n, y.f32(), accumulate);
 }
 
@@ -126,9 +131,14 @@ void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const 
     require(gradient->size == dy.cols() * x.cols(), "weight_gradient: a gradient has {} elements, wanted {} x {}",
             gradient->size, dy.cols(), x.cols());
   }
-  const PhaseTimer timer(
-      Phase::Gemm, 2 * static_cast<double>(rows) * static_cast<double>(dy.cols()) * static_cast<double>(x.cols()));
-  if (!on_cpu(x)) return grouped_weight_matmul(dy, x, ranges, segment_begin, group_begin, gradients);
+  const double flops = 2 * static_cast<double>(rows) * static_cast<double>(dy.cols()) * static_cast<double>(x.cols());
+  const PhaseTimer timer(Phase::Gemm, flops);
+  if (!on_cpu(x)) {
+    const DeviceWork work(x.device(),
+                          gradients.size() == 1 ? "gemm (weight gradient)" : "grouped gemm (weight gradient)",
+                          {.flops = flops});
+    return grouped_weight_matmul(dy, x, ranges, segment_begin, group_begin, gradients);
+  }
   grouped_weight_gradient_cpu(dy.f32(), x.f32(), dy.cols(), x.cols(), ranges, segment_begin, group_begin, gradients);
 }
 

@@ -1,5 +1,6 @@
 #include "layers/ops/norm.h"
 
+#include "comm/device/work.h"
 #include "layers/ops/blocks.h"
 #include "layers/ops/float_type.h"
 #include "layers/ops/norm_cpu.h"
@@ -65,7 +66,10 @@ void rms_norm(const Tensor& x, const Tensor& weight, float eps, Tensor y, Tensor
   check_width(op, "weight", weight, x);
   check_like(op, "y", y, x);
   check_rows(op, "inverse_rms", inverse_rms, x);
-  if (!on_cpu(x)) return cuda::rms_norm(x, weight, eps, y, inverse_rms);
+  if (!on_cpu(x)) {
+    const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, weight, y, inverse_rms)});
+    return cuda::rms_norm(x, weight, eps, y, inverse_rms);
+  }
   const std::int64_t width = x.cols();
   for_blocks(x.rows(), block_rows, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
     cpu::rms_norm(x.f32() + begin * width, weight.f32(), eps, count, width, y.f32() + begin * width,
@@ -82,7 +86,10 @@ void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, 
   check_rows(op, "inverse_rms", inverse_rms, x);
   check_like(op, "dx", dx, x);
   check_sum(op, "dweight", dweight, x);
-  if (!on_cpu(x)) return cuda::rms_norm_backward(dy, x, weight, inverse_rms, dx, add_to_dx, dweight);
+  if (!on_cpu(x)) {
+    const DeviceWork work(x.device(), op, {.bytes = bytes_of(dy, x, inverse_rms, dx) + (add_to_dx ? bytes_of(dx) : 0)});
+    return cuda::rms_norm_backward(dy, x, weight, inverse_rms, dx, add_to_dx, dweight);
+  }
   const std::int64_t width = x.cols();
   BlockSums sums(x.rows(), width);
   for_blocks(x.rows(), block_rows, [&](std::int64_t block, std::int64_t begin, std::int64_t count) {
@@ -102,7 +109,10 @@ void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float
   check_like(op, "y", y, x);
   check_rows(op, "mean", mean, x);
   check_rows(op, "inverse_deviation", inverse_deviation, x);
-  if (!on_cpu(x)) return cuda::layer_norm(x, weight, bias, eps, y, mean, inverse_deviation);
+  if (!on_cpu(x)) {
+    const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, weight, bias, y, mean, inverse_deviation)});
+    return cuda::layer_norm(x, weight, bias, eps, y, mean, inverse_deviation);
+  }
   const std::int64_t width = x.cols();
   for_blocks(x.rows(), block_rows, [&](std::int64_t, std::int64_t begin, std::int64_t count) {
     cpu::layer_norm(x.f32() + begin * width, weight.f32(), bias.f32(), eps, count, width, y.f32() + begin * width,
@@ -123,6 +133,8 @@ void layer_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight
   check_sum(op, "dweight", dweight, x);
   check_sum(op, "dbias", dbias, x);
   if (!on_cpu(x)) {
+    const DeviceWork work(x.device(), op,
+                          {.bytes = bytes_of(dy, x, mean, inverse_deviation, dx) + (add_to_dx ? bytes_of(dx) : 0)});
     return cuda::layer_norm_backward(dy, x, weight, mean, inverse_deviation, dx, add_to_dx, dweight, dbias);
   }
   const std::int64_t width = x.cols();

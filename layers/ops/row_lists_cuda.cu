@@ -2,12 +2,12 @@
 // so that the result does not depend on which thread came first.
 #include "comm/device/kernel.cuh"
 #include "layers/ops/rows_cuda.h"
+#include "layers/ops/running_sum.cuh"
 
 namespace switchyard::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int scan_threads = 1024;
 constexpr int in_registers = 8;  // of a list, per lane
 
 __device__ __forceinline__ std::int64_t first_of_grid() {
@@ -22,39 +22,16 @@ __global__ void __launch_bounds__(threads) count_kernel(const std::int32_t* __re
   }
 }
 
-// begin[r] = counts[0] + ... + counts[r - 1]; counts becomes 0. One block: each thread has a run of rows.
-__global__ void __launch_bounds__(scan_threads)
+// begin[r] = counts[0] + ... + counts[r - 1]; counts becomes 0.
+__global__ void __launch_bounds__(running_sum_threads)
     scan_kernel(std::int32_t* __restrict__ counts, std::int64_t rows, std::int32_t* __restrict__ begin) {
-  __shared__ std::int32_t warp_totals[warp_size];
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int warp = static_cast<int>(threadIdx.x) / warp_size;
-  const auto inclusive = [&](std::int32_t value) {
-#pragma unroll
-    for (int by = 1; by < warp_size; by *= 2) {
-      const std::int32_t below = __shfl_up_sync(whole_warp, value, static_cast<unsigned>(by));
-      if (lane >= by) value += below;
-    }
-    return value;
-  };
-  // Strips of a row a thread, so that neighbours read neighbours; `before` runs on from strip to strip.
-  std::int32_t before = 0;
-  for (std::int64_t strip = 0; strip < rows; strip += scan_threads) {
-    const std::int64_t r = strip + threadIdx.x;
-    const std::int32_t count = r < rows ? counts[r] : 0;
-    const std::int32_t in_warp = inclusive(count);
-    if (lane == warp_size - 1) warp_totals[warp] = in_warp;
-    __syncthreads();
-    const std::int32_t totals = inclusive(warp_totals[lane]);
-    const std::int32_t below = __shfl_sync(whole_warp, totals, warp == 0 ? 0 : warp - 1);
-    const std::int32_t all = __shfl_sync(whole_warp, totals, warp_size - 1);
-    if (r < rows) {
-      begin[r] = before + (warp == 0 ? 0 : below) + in_warp - count;
-      counts[r] = 0;
-    }
-    before += all;
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) begin[rows] = before;
+  const std::int32_t all = running_sum(
+      rows, [&](std::int64_t r) { return counts[r]; },
+      [&](std::int64_t r, std::int32_t before) {
+        begin[r] = before;
+        counts[r] = 0;
+      });
+  if (threadIdx.x == 0) begin[rows] = all;
 }
 
 __global__ void __launch_bounds__(threads)
@@ -115,7 +92,7 @@ void make_row_lists(Device& device, const std::int32_t* row, std::int64_t slots,
   const unsigned blocks = blocks_for(slots, threads, std::int64_t{multiprocessors(device)} * 8);
   device.fill(cursors, 0, Bytes(rows * static_cast<std::int64_t>(sizeof(std::int32_t))), device.stream());
   launch(stream, count_kernel, blocks, threads, 0, row, slots, rows, cursors);
-  launch(stream, scan_kernel, 1, scan_threads, 0, cursors, rows, begin);
+  launch(stream, scan_kernel, 1, running_sum_threads, 0, cursors, rows, begin);
   launch(stream, place_kernel, blocks, threads, 0, row, slots, rows, begin, cursors, order);
   if (slots > 0) {
     launch(stream, sort_kernel, blocks_for(rows, threads / warp_size), threads, 0, row, slots, rows, begin, order);

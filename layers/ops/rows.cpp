@@ -1,5 +1,6 @@
 #include "layers/ops/rows.h"
 
+#include "comm/device/work.h"
 #include "layers/ops/float_type.h"
 #include "layers/ops/rows_cpu.h"
 #include "layers/ops/rows_cuda.h"
@@ -28,12 +29,14 @@ void check_move(const char* op, const Tensor& many, const char* many_name, const
 void gather(const char* op, const Tensor& x, const Tensor& index, const Tensor* scale, Tensor y) {
   check_move(op, y, "y", x, "x", index, scale);
   if (on_cpu(y)) return cpu::gather_rows(op, x, index, scale == nullptr ? Tensor() : *scale, y);
+  const DeviceWork work(y.device(), op, {.bytes = bytes_of(y, index, y)});
   cuda::gather_rows(x, index, scale == nullptr ? Tensor() : *scale, y);
 }
 
 void scatter(const char* op, const Tensor& x, const Tensor& index, const Tensor* scale, Tensor y) {
   check_move(op, x, "x", y, "y", index, scale);
   if (on_cpu(y)) return cpu::scatter_rows(op, x, index, scale == nullptr ? Tensor() : *scale, y);
+  const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, index, x)});
   cuda::scatter_rows(x, index, scale == nullptr ? Tensor() : *scale, y);
 }
 
@@ -65,6 +68,7 @@ void make_row_lists(const Tensor& row, Tensor order, Tensor begin) {
   check_tensor(op, "order", order, row.shape(), device, DType::I32);
   check_tensor(op, "begin", begin, begin.shape(), device, DType::I32);
   if (on_cpu(row)) return cpu::make_row_lists(row, order, begin);
+  const DeviceWork work(row.device(), op, {.bytes = bytes_of(row, order, begin)});
   cuda::make_row_lists(row, order, begin);
 }
 
@@ -77,6 +81,7 @@ void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor 
   check_tensor(op, "order", order, {x.dim(0)}, device, DType::I32);
   check_tensor(op, "begin", begin, {y.dim(0) + 1}, device, DType::I32);
   if (on_cpu(y)) return cpu::sum_rows(x, order, begin, y);
+  const DeviceWork work(y.device(), op, {.bytes = bytes_of(x, order, begin, y)});
   cuda::sum_rows(x, order, begin, y);
 }
 
@@ -89,6 +94,7 @@ void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out) {
   check_tensor(op, "row", row, {b.dim(0)}, device, DType::I32);
   check_tensor(op, "out", out, {b.dim(0)}, device);
   if (on_cpu(b)) return cpu::dot_rows(a, row, b, out);
+  const DeviceWork work(b.device(), op, {.bytes = bytes_of(b, row, b, out)});
   cuda::dot_rows(a, row, b, out);
 }
 

@@ -1,5 +1,6 @@
 #include "layers/ops/softmax_topk.h"
 
+#include "comm/device/work.h"
 #include "layers/ops/softmax_topk_cpu.h"
 #include "layers/ops/softmax_topk_cuda.h"
 
@@ -34,6 +35,7 @@ void softmax_topk(const Tensor& logits, bool renormalise, Tensor probabilities, 
   check_tensor(op, "weights", weights, {sizes.tokens, sizes.slots}, device);
   check_tensor(op, "log_sum_exp", log_sum_exp, {sizes.tokens}, device);
   if (on_cpu(logits)) return cpu::softmax_topk(logits, renormalise, probabilities, experts, weights, log_sum_exp);
+  const DeviceWork work(logits.device(), op, {.bytes = bytes_of(logits, probabilities, experts, weights, log_sum_exp)});
   cuda::softmax_topk(logits, renormalise, probabilities, experts, weights, log_sum_exp);
 }
 
@@ -54,6 +56,8 @@ void softmax_topk_backward(const Tensor& dweights, const Tensor& dprobabilities,
     return cpu::softmax_topk_backward(dweights, dprobabilities, dlog_sum_exp, probabilities, experts, weights,
                                       renormalise, dlogits);
   }
+  const DeviceWork work(probabilities.device(), op,
+                        {.bytes = bytes_of(dweights, dlog_sum_exp, probabilities, experts, weights, dlogits)});
   cuda::softmax_topk_backward(dweights, dprobabilities, dlog_sum_exp, probabilities, experts, weights, renormalise,
                               dlogits);
 }

@@ -1,5 +1,6 @@
 #include "layers/tensor/parameter.h"
 
+#include "comm/device/work.h"
 #include "comm/reduce/exact.h"
 #include "layers/tensor/parameter_cuda.h"
 
@@ -19,7 +20,11 @@ GradientSum GradientSum::part(std::int64_t offset, std::int64_t count) const {
 
 void add_partial(const GradientSum& sum, const float* partial, std::int64_t n) {
   require(n >= 0 && n <= sum.size, "a partial of {} elements for a gradient of {}", n, sum.size);
-  if (sum.device != nullptr && sum.device->kind() == DeviceKind::Cuda) return cuda::add_partial(sum, partial, n);
+  if (sum.device != nullptr && sum.device->kind() == DeviceKind::Cuda) {
+    const std::int64_t each = sum.exact != nullptr ? size_of(DType::I64) : size_of(DType::F32);
+    const DeviceWork work(*sum.device, "add_partial", {.bytes = static_cast<double>(n * (4 + 2 * each))});
+    return cuda::add_partial(sum, partial, n);
+  }
   if (sum.exact != nullptr) {
     exact_add(sum.exact, partial, n, sum.limit, *sum.non_finite);
     return;

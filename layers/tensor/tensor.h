@@ -71,6 +71,12 @@ class Tensor {
 Tensor allocate(Arena& arena, Shape shape, DType dtype = DType::F32);  // undefined contents
 Tensor allocate_zero(Arena& arena, Shape shape, DType dtype = DType::F32);
 
+// What the tensors' elements take, added up: for measurements.
+template <class... Tensors>
+double bytes_of(const Tensors&... tensors) {
+  return (... + static_cast<double>(tensors.size() * size_of(tensors.dtype())));
+}
+
 // A copy of what the host has.
 Tensor upload(Arena& arena, std::span<const std::int32_t> values);
 Tensor upload(Arena& arena, std::span<const float> values);

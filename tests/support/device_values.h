@@ -23,6 +23,15 @@ inline std::vector<float> rounded(std::vector<float> values, DType dtype) {
   return values;
 }
 
+// What a tensor holds, as it lies.
+template <class T>
+std::vector<T> host_values(const Tensor& tensor) {
+  std::vector<T> result(usize(tensor.size()));
+  tensor.device().copy_to_host(result.data(), tensor.raw(), Bytes(tensor.size() * size_of(tensor.dtype())),
+                               tensor.device().stream());
+  return result;
+}
+
 // A tensor in memory of its own.
 class DeviceTensor {
  public:

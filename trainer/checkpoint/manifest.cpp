@@ -259,7 +259,7 @@ std::string to_text(const Manifest& manifest) try {
       {"cursor", {{"next_sample", state.next_sample}, {"epoch", state.epoch}, {"seed", state.seed}}},
       {"spike_losses", state.spike_losses},
       {"digest", to_hex(state.digest)},
-      {"numerics", state.numerics == Numerics::Reproducible ? "reproducible" : "fast"},
+      {"numerics", name_of(state.numerics)},
       {"ranks", manifest.ranks},
       {"config_hash", to_hex(hash64(state.config_toml.data(), isize(state.config_toml.size())))},
       {"config", state.config_toml},

@@ -28,7 +28,7 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.why_exchange = layout.why_exchange();
   banner.wire = config.exchange;
   banner.max_received_rows = config.moe.max_received_rows;
-  banner.numerics = config.train.numerics == Numerics::Reproducible ? "reproducible" : "fast";
+  banner.numerics = name_of(config.train.numerics);
   banner.d_model = config.model.d_model;
   banner.layers = config.model.layers;
   for (std::int64_t l = 0; l < config.model.layers; ++l) banner.mixture_layers += is_moe_layer(config, l) ? 1 : 0;

@@ -1,0 +1,31 @@
+// From the router's choices to the experts' rows and back without the host: on a CUDA device, for a rank that has all
+// experts and drops nothing, so that nobody else has to know how many slots an expert has. (On the CPU, and where slots
+// travel, that is the plan's work: comm/exchange/plan.h.)
+//   T tokens, K slots a token, E experts, S = T K slots: slot t K + k is token t's k-th; D width
+#pragma once
+
+#include "layers/tensor/tensor.h"
+
+namespace switchyard {
+
+struct SortedSlots {
+  Tensor begin;   // int32 [E + 1]: expert e has the sorted slots begin[e] .. begin[e + 1] - 1, in the order of tokens
+  Tensor token;   // int32 [S]: of each sorted slot
+  Tensor weight;  // [S]: of each sorted slot, its gate weight
+  Tensor place;   // int32 [T, K]: where slot k of a token has come
+  Tensor lists;   // int32 [T, K]: a token's places, ascending: the order of its experts
+};
+SortedSlots allocate_sorted_slots(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, Arena& arena);
+
+// experts: int32 [T, K], those of a token all different, each from 0 to E - 1; weights: [T, K]
+void sort_slots(const Tensor& experts, const Tensor& weights, const SortedSlots& sorted);
+
+// y[t] = the sum of weight[i] rows[i] over the places i in lists[t], in that order; each product is rounded as rows
+// are, so that it makes no difference whether it has travelled.  rows: [S, D], y: [T, D]
+void combine_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y);
+// The same without weights.
+void sum_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y);
+// A number of each sorted slot goes back to the router's order.  values: [S], y: [T, K]
+void unsort(const Tensor& values, const SortedSlots& sorted, Tensor y);
+
+}  // namespace switchyard
