@@ -1,6 +1,5 @@
-// All parameters in few launches: a launch takes as many parts as its arguments have room for, and each block of
-// threads one block of elements of one part.
-#include "comm/device/kernel.cuh"
+// All parameters in few launches, by blocks of `squares_block` elements.
+#include "comm/device/part_batches.cuh"
 #include "comm/reduce/exact.h"
 #include "layers/ops/adamw_cuda.h"
 
@@ -11,24 +10,7 @@ namespace switchyard::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int parts_at_once = 56;  // what fits into the 4 KiB of a launch's arguments
-
-struct Batch {
-  AdamWPart part[parts_at_once];
-  unsigned end[parts_at_once];  // blocks of the parts up to this one
-  unsigned count = 0;
-};
-static_assert(sizeof(Batch) <= 4000);
-
-// Which part a block works on, and which of its blocks that is.
-struct Place {
-  unsigned part, block;
-};
-__device__ __forceinline__ Place place_of(const Batch& batch) {
-  unsigned part = 0;
-  while (blockIdx.x >= batch.end[part]) ++part;
-  return {part, blockIdx.x - (part == 0 ? 0 : batch.end[part - 1])};
-}
+using Batch = PartBatch<AdamWPart>;
 
 __device__ __forceinline__ float gradient_at(const AdamWPart& part, std::int64_t i, float scale, double exact_scale) {
   if (part.exact == nullptr) return part.gradient[i] * scale;
@@ -82,28 +64,6 @@ unsigned blocks_of(const AdamWPart& part) {
   return static_cast<unsigned>((part.n + squares_block - 1) / squares_block);
 }
 
-// f(batch, blocks before it) for all parts that have elements.
-template <class F>
-void for_batches(std::span<const AdamWPart> parts, const F& f) {
-  Batch batch;
-  std::int64_t before = 0;
-  const auto flush = [&] {
-    if (batch.count > 0) {
-      f(batch, before);
-      before += batch.end[batch.count - 1];
-    }
-    batch.count = 0;
-  };
-  for (const AdamWPart& part : parts) {
-    if (part.n == 0) continue;
-    if (batch.count == parts_at_once) flush();
-    batch.part[batch.count] = part;
-    batch.end[batch.count] = (batch.count == 0 ? 0 : batch.end[batch.count - 1]) + blocks_of(part);
-    ++batch.count;
-  }
-  flush();
-}
-
 double exact_scale_of(double scale) {
   return scale / static_cast<double>(1LL << exact_fraction_bits);
 }
@@ -112,8 +72,8 @@ double exact_scale_of(double scale) {
 
 void adamw(Device& device, const cpu::AdamWFactors& factors, float keep_still, double scale,
            std::span<const AdamWPart> parts) {
-  for_batches(parts, [&](const Batch& batch, std::int64_t) {
-    launch(stream_of(device), adamw_kernel, batch.end[batch.count - 1], threads, 0, batch, factors, keep_still,
+  for_batches(parts, blocks_of, [&](const Batch& batch, std::int64_t) {
+    launch(stream_of(device), adamw_kernel, batch.blocks(), threads, 0, batch, factors, keep_still,
            static_cast<float>(scale), exact_scale_of(scale));
   });
 }
@@ -123,8 +83,8 @@ void squares_by_block(Device& device, double scale, std::span<const AdamWPart> p
   for (const AdamWPart& part : parts) blocks += blocks_of(part);
   const Bytes bytes(blocks * static_cast<std::int64_t>(sizeof(double)));
   auto* const all = static_cast<double*>(device.workspace(bytes));
-  for_batches(parts, [&](const Batch& batch, std::int64_t before) {
-    launch(stream_of(device), squares_kernel, batch.end[batch.count - 1], threads, 0, batch, static_cast<float>(scale),
+  for_batches(parts, blocks_of, [&](const Batch& batch, std::int64_t before) {
+    launch(stream_of(device), squares_kernel, batch.blocks(), threads, 0, batch, static_cast<float>(scale),
            exact_scale_of(scale), all + before);
   });
   std::vector<double> host(usize(blocks));

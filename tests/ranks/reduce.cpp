@@ -4,13 +4,11 @@
 #include "comm/reduce/copies.h"
 #include "comm/reduce/gradients.h"
 #include "comm/reduce/parts.h"
-#include "layers/tensor/random.h"
 #include "tests/support/check.h"
+#include "tests/support/copy_sets.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
-#include <type_traits>
 
 namespace switchyard::test {
 namespace {
@@ -143,62 +141,23 @@ void check_parts(const Group& world, Checks& checks) {
   }
 }
 
-// Sets of ranks that hold copies of the same arrays: any of them, one rank alone or all, several at a time.
-struct Set {
-  std::vector<Rank> holders;
-  std::vector<Range> parts;
-  std::vector<std::int64_t> sizes;  // of its arrays
-};
-
-std::vector<Set> random_sets(int ranks, std::uint64_t seed) {
-  const Random random(seed, "sets");
-  std::uint64_t at = 0;
-  const auto below = [&](std::int64_t bound) {
-    return static_cast<std::int64_t>(random.bits(at++) % static_cast<std::uint64_t>(bound));
-  };
-  std::vector<Set> sets(usize(1 + below(12)));
-  for (Set& set : sets) {
-    const std::int64_t always = below(ranks);
-    for (int r = 0; r < ranks; ++r) {
-      if (r == always || below(2) == 0) set.holders.emplace_back(r);
-    }
-    for (std::int64_t i = below(4); i >= 0; --i) set.sizes.push_back(below(3) == 0 ? below(3) : below(200));
-    const std::int64_t total = std::accumulate(set.sizes.begin(), set.sizes.end(), std::int64_t{0});
-    const int holders = static_cast<int>(set.holders.size());
-    if (below(3) > 0) {
-      set.parts = cut_at_blocks(set.sizes, 1 + below(40), holders);
-    } else {  // all of it in one holder's part
-      const std::int64_t one = below(holders);
-      for (int h = 0; h < holders; ++h) set.parts.push_back({h <= one ? 0 : total, h < one ? 0 : total});
-    }
-  }
-  return sets;
-}
-
 // Elements that this rank has wrong, of the sums over each set's holders and of what they then gather from each other.
-// Floats are added in the order of ranks: with numbers of such different size another order shows. culprit: a rank that
-// contributes one element wrongly.
+// culprit: a rank that contributes one element wrongly.
 template <class T>
-std::int64_t differences_of_copies(const Group& world, const std::vector<Set>& sets, Bytes bucket, int culprit) {
-  const auto contribution = [&](int rank, std::size_t set, std::int64_t i) {
-    if constexpr (std::is_floating_point_v<T>) {
-      return static_cast<T>(
-          std::ldexp(static_cast<double>((rank + 3) * (i % 7 + 1)), (rank * 13 + static_cast<int>(i % 5)) % 40));
-    } else {
-      return static_cast<T>((rank + 1) * (isize(set) + 2) * (i % 11 - 5));
-    }
-  };
+std::int64_t differences_of_copies(const Group& world, const std::vector<CopiesOfArrays>& sets, Bytes bucket,
+                                   int culprit) {
   std::vector<std::vector<std::vector<T>>> values(sets.size());
   std::vector<std::vector<std::span<T>>> spans(sets.size());
   std::vector<HeldRange> ranges;
   for (std::size_t s = 0; s < sets.size(); ++s) {
-    const Set& set = sets[s];
+    const CopiesOfArrays& set = sets[s];
     ranges.push_back({set.holders, set.parts});
     if (!std::binary_search(set.holders.begin(), set.holders.end(), world.rank())) continue;
     std::int64_t at = 0;
     for (const std::int64_t size : set.sizes) {
       values[s].emplace_back();
-      for (std::int64_t i = 0; i < size; ++i) values[s].back().push_back(contribution(world.rank().value(), s, at++));
+      for (std::int64_t i = 0; i < size; ++i)
+        values[s].back().push_back(contribution<T>(world.rank().value(), s, at++));
     }
     if (world.rank().value() == culprit && at > 0) {
       for (auto& array : values[s]) {
@@ -214,9 +173,7 @@ std::int64_t differences_of_copies(const Group& world, const std::vector<Set>& s
     std::int64_t at = 0;
     for (const auto& array : values[s]) {
       for (const T got : array) {
-        T sum = contribution(sets[s].holders[0].value(), s, at);
-        for (std::size_t h = 1; h < sets[s].holders.size(); ++h) sum += contribution(sets[s].holders[h].value(), s, at);
-        wrong += got == sum ? 0 : 1;
+        wrong += got == sum_of_contributions<T>(sets[s], s, at) ? 0 : 1;
         ++at;
       }
     }
@@ -227,7 +184,7 @@ std::int64_t differences_of_copies(const Group& world, const std::vector<Set>& s
 void check_copies(const Group& world, Checks& checks) {
   std::int64_t seen = 0;
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
-    const std::vector<Set> sets = random_sets(world.size(), seed);
+    const std::vector<CopiesOfArrays> sets = random_sets(world.size(), seed);
     for (const std::int64_t bucket : {4, 100, 1000, 1 << 20}) {
       checks.expect(differences_of_copies<std::int64_t>(world, sets, Bytes(bucket), -1) == 0,
                     "int64 sums over the copies' holders, sets {}, bucket {}", seed, bucket);
