@@ -26,8 +26,10 @@ struct Vectors {
   // f(element) for those of the thread's vectors that lie in the piece.
   template <class F>
   __device__ __forceinline__ void one_by_one(std::int64_t count, const F& f) const {
+#pragma unroll 1
     for (int v = 0; v < vectors; ++v) {
       const std::int64_t first = begin + v * step;
+#pragma unroll 1
       for (std::int64_t i = first < 0 ? 0 : first; i < first + width && i < count; ++i) f(i);
     }
   }
