@@ -90,6 +90,7 @@ int run_bench_step(const Arguments& arguments) {
   std::int64_t predicted = 0;
   std::int64_t measured = 0;
   std::int64_t optimizer = 0;
+  std::int64_t activations = 0;
   for (const Numerics numerics : wanted) {
     config.train.numerics = numerics;
     candidates.push_back(std::make_unique<StepCandidate>(config, world));
@@ -97,12 +98,14 @@ int run_bench_step(const Arguments& arguments) {
     candidates.back()->step(/*counted=*/false);
     if (candidates.size() == 1) {  // later ones stand beside it: this is what a run of its own takes
       predicted = plan_memory(config, grid, world.rank(), threads, program).total();
-      std::array<double, 3> largest = {static_cast<double>(predicted), static_cast<double>(peak_memory()),
-                                       static_cast<double>(candidates.back()->optimizer_size().value())};
+      std::array<double, 4> largest = {static_cast<double>(predicted), static_cast<double>(peak_memory()),
+                                       static_cast<double>(candidates.back()->optimizer_size().value()),
+                                       static_cast<double>(candidates.back()->activations_peak().value())};
       world.max(largest);
       predicted = static_cast<std::int64_t>(largest[0]);
       measured = static_cast<std::int64_t>(largest[1]);
       optimizer = static_cast<std::int64_t>(largest[2]);
+      activations = static_cast<std::int64_t>(largest[3]);
     }
   }
   // All ranks measure at the same time, as they compute at the same time.
@@ -118,9 +121,13 @@ int run_bench_step(const Arguments& arguments) {
   }
   if (!world.is_root()) return 0;
 
-  nlohmann::json result = {{"ranks", world.size()},         {"threads", threads},
-                           {"peak_gflops", peak},           {"predicted_memory_bytes", predicted},
-                           {"peak_memory_bytes", measured}, {"optimizer_bytes", optimizer}};
+  nlohmann::json result = {{"ranks", world.size()},
+                           {"threads", threads},
+                           {"peak_gflops", peak},
+                           {"predicted_memory_bytes", predicted},
+                           {"peak_memory_bytes", measured},
+                           {"optimizer_bytes", optimizer},
+                           {"activation_bytes", activations}};
   fmt::print(
       "rank 0 of {}, {} thread{}; {} steps of {} tokens; multiply-add peak {:.1f} GFLOP/s, measured between the "
       "steps\n\n",
@@ -143,7 +150,8 @@ int run_bench_step(const Arguments& arguments) {
   fmt::print("largest peak memory of a rank ({} alone): {}, predicted {} ({:+.1f} %)\n", name_of(wanted.front()),
              size_text(measured), size_text(predicted),
              100 * (static_cast<double>(predicted) / static_cast<double>(measured) - 1));
-  fmt::print("largest optimizer state of a rank: {}\n", size_text(optimizer));
+  fmt::print("of it, at most: {} of optimizer state, {} of activations and scratch\n", size_text(optimizer),
+             size_text(activations));
   if (arguments.json) fmt::print("{}\n", result.dump());
   return 0;
 }

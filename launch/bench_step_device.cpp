@@ -66,6 +66,7 @@ nlohmann::json figures_of(StepCandidate& candidate, const Rates& rates, const Mo
           {"model_tflops", tflops},
           {"mfu", tflops / rates.product.tflops},
           {"memory_bytes", memory.value()},
+          {"activation_bytes", candidate.activations_peak().value()},
           {"recorded_s", recorded},
           {"kernels", std::move(kernels)}};
 }
@@ -80,9 +81,10 @@ void print(const char* name, const nlohmann::json& figures) {
   const auto number = [&](const char* key) { return figures.at(key).get<double>(); };
   fmt::print(
       "\n{}: {:.0f} tokens/s, a step in {:.4f} s, {:.2f} TFLOP/s of the model a GPU: {:.1f} % of the measured product "
-      "rate (MFU)\n{} of the GPU's memory are in use\n\n",
+      "rate (MFU)\n{} of the GPU's memory are in use, {} of it for activations and scratch\n\n",
       name, number("tokens_per_s"), number("step_time_s"), number("model_tflops"), 100 * number("mfu"),
-      size_text(figures.at("memory_bytes").get<std::int64_t>()));
+      size_text(figures.at("memory_bytes").get<std::int64_t>()),
+      size_text(figures.at("activation_bytes").get<std::int64_t>()));
   Table table({"work", "calls", "ms", "of the step", "arithmetic (of a product)", "memory (of a copy)"});
   for (const nlohmann::json& kernel : figures.at("kernels")) {
     table.add({kernel.at("name").get<std::string>(), std::to_string(kernel.at("calls").get<std::int64_t>()),

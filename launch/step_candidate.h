@@ -20,6 +20,7 @@ class StepCandidate {
   const Config& config() const { return config_; }
   Device& device() { return device_; }
   Bytes optimizer_size() const { return engine_.optimizer_size(); }
+  Bytes activations_peak() { return engine_.model().activations_peak(); }
   std::int64_t step_tokens() const { return config_.train.global_batch * config_.model.seq_len; }
   // Of the steps that were counted.
   double median_seconds() const;

@@ -55,6 +55,12 @@ FeedForward::Saved FeedForward::allocate_saved(std::int64_t rows, DType dtype, A
 
 void FeedForward::forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y) {
   if (networks() == 0) return;
+  forward_hidden(x, row_begin, saved);
+  grouped_gemm(saved.hidden, row_begin, forward_forms(down_), y);
+}
+
+void FeedForward::forward_hidden(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved) {
+  if (networks() == 0) return;
   grouped_gemm(x, row_begin, forward_forms(up_), saved.up);
   switch (activation_) {
     case Activation::SwiGLU:
@@ -68,7 +74,6 @@ void FeedForward::forward(const Tensor& x, std::span<const std::int64_t> row_beg
       relu(saved.up, saved.hidden);
       break;
   }
-  grouped_gemm(saved.hidden, row_begin, forward_forms(down_), y);
 }
 
 void FeedForward::backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch,
@@ -130,6 +135,12 @@ void FeedForward::forward(const Tensor& x, Arena& arena, Saved& saved, Tensor y)
   saved = allocate_saved(x.rows(), x.dtype(), arena);
   const std::array<std::int64_t, 2> all = {0, x.rows()};
   forward(x, all, saved, y);
+}
+
+void FeedForward::forward_hidden(const Tensor& x, Arena& arena, Saved& saved) {
+  saved = allocate_saved(x.rows(), x.dtype(), arena);
+  const std::array<std::int64_t, 2> all = {0, x.rows()};
+  forward_hidden(x, all, saved);
 }
 
 void FeedForward::backward(const Tensor& dy, const Tensor& x, Arena& scratch, const Saved& saved, Tensor dx,

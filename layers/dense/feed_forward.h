@@ -43,6 +43,8 @@ class FeedForward {
   // Rows may be worked off some at a time, each time with the slice of `saved` that belongs to them: x, y and dx are
   // [S, D], network n's rows are [row_begin[n], row_begin[n + 1]).
   void forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y);
+  // What forward() leaves in `saved`, without y: for a backward that keeps the input alone.
+  void forward_hidden(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved);
   // dx is assigned, or added to. In `saved`, the gradients of gate and up take the place of gate and up.
   void backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch, const Saved& saved,
                       Tensor dx, bool add_to_dx);
@@ -61,6 +63,7 @@ class FeedForward {
 
   // One network, all rows, one micro-batch: a dense layer.
   void forward(const Tensor& x, Arena& arena, Saved& saved, Tensor y);
+  void forward_hidden(const Tensor& x, Arena& arena, Saved& saved);
   void backward(const Tensor& dy, const Tensor& x, Arena& scratch, const Saved& saved, Tensor dx, bool add_to_dx);
 
  private:

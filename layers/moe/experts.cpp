@@ -69,14 +69,19 @@ void Experts::sort(const PlanPiece& piece, Arena& arena, Piece& sorted) const {
   sorted.first_slot = upload(arena, std::span<const std::int32_t>(first_slot));
 }
 
-void Experts::begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Saved& saved) const {
+void Experts::begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Arena& hidden,
+                    Saved& saved) const {
   saved.pieces.clear();
   saved.input = allocate(arena, {slots, width}, dtype);
   saved.output = allocate(arena, {slots, width}, dtype);
-  saved.feed_forward = feed_forward_.allocate_saved(slots, dtype, arena);
+  begin_hidden(hidden, saved);
 }
 
-void Experts::forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved, Tensor slot_rows) {
+void Experts::begin_hidden(Arena& hidden, Saved& saved) const {
+  saved.feed_forward = feed_forward_.allocate_saved(saved.input.dim(0), saved.input.dtype(), hidden);
+}
+
+void Experts::forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved) {
   const std::int64_t first = saved.pieces.empty() ? 0 : saved.pieces.back().slots.end;
   Piece& sorted = saved.pieces.emplace_back();
   sorted.slots = {first, first + piece.received_slots()};
@@ -85,7 +90,17 @@ void Experts::forward(const Tensor& received, const PlanPiece& piece, Arena& are
   const Tensor output = saved.output.slice(first, sorted.slots.size());
   gather_rows(received, sorted.row, input);
   feed_forward_.forward(input, sorted.row_begin, saved.feed_forward.slice(first, sorted.slots.size()), output);
-  scatter_rows_scaled(output, sorted.place, sorted.weight, slot_rows);
+}
+
+void Experts::weigh(std::size_t index, const Saved& saved, Tensor slot_rows) const {
+  const Piece& piece = saved.pieces[index];
+  scatter_rows_scaled(saved.output.slice(piece.slots.begin, piece.slots.size()), piece.place, piece.weight, slot_rows);
+}
+
+void Experts::forward_hidden(std::size_t index, Saved& saved) {
+  const Piece& piece = saved.pieces[index];
+  feed_forward_.forward_hidden(saved.input.slice(piece.slots.begin, piece.slots.size()), piece.row_begin,
+                               saved.feed_forward.slice(piece.slots.begin, piece.slots.size()));
 }
 
 void Experts::backward(std::size_t index, const Tensor& dreceived, Arena& scratch, Saved& saved, Tensor dslot_rows,

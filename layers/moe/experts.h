@@ -33,11 +33,19 @@ class Experts {
   // local: the experts that are here, ascending, each with its network.
   Experts(std::span<const std::int32_t> local, std::span<const FeedForwardWeights> networks, Activation activation);
 
-  // Makes room for the slots of all pieces that forward() will bring.
-  void begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Saved& saved) const;
-  // The next piece, which has arrived. received: [R, D] -> slot_rows: [S, D], weighted outputs in the order of
-  // piece.received.
-  void forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved, Tensor slot_rows);
+  // Makes room for the slots of all pieces that forward() will bring; for what is hidden between input and output,
+  // which is the most of it, in an arena of its own.
+  void begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Arena& hidden, Saved& saved) const;
+  // The next piece, which has arrived. received: [R, D].
+  void forward(const Tensor& received, const PlanPiece& piece, Arena& arena, Saved& saved);
+  // slot_rows: [S, D], weighted outputs in the order of piece.received.
+  void weigh(std::size_t piece, const Saved& saved, Tensor slot_rows) const;
+
+  // Before backward(), where the memory of what is hidden has not been kept: makes room for it, and computes a piece's
+  // again.
+  void begin_hidden(Arena& hidden, Saved& saved) const;
+  void forward_hidden(std::size_t piece, Saved& saved);
+
   // dreceived: [R, D], the gradient of each row's weighted sum -> dslot_rows: [S, D], the gradient of the inputs, and
   // dweight: [S], both in the order of piece.received.
   void backward(std::size_t piece, const Tensor& dreceived, Arena& scratch, Saved& saved, Tensor dslot_rows,

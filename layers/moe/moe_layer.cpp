@@ -12,17 +12,33 @@ Tensor received_slots(const PlanPiece& piece, const Tensor& like, Arena& scratch
   return allocate(scratch, {piece.received_slots(), like.dim(1)}, like.dtype());
 }
 
+// The rows of one piece, on their way to this rank.
+struct Travelling {
+  Tensor received;  // [R, D], once the ticket has been waited for
+  ExchangeLane::Ticket ticket;
+};
+
+std::vector<Travelling> post_pieces(RowLane& lane, Plan& plan, const Tensor& rows, Pass pass, Arena& scratch) {
+  std::vector<Travelling> travelling;
+  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    Tensor received = received_rows(plan.pieces[p], rows, scratch);
+    travelling.push_back({received, lane.post_dispatch(plan, p, rows, pass, received)});
+  }
+  return travelling;
+}
+
 }  // namespace
 
 MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement,
-                   ExchangeLane& lane, DeviceTransport* device, Numerics numerics)
+                   ExchangeLane& lane, DeviceTransport* device, Numerics numerics, bool keep_hidden)
     : router_(std::move(router)),
       experts_(std::move(experts)),
       shared_(std::move(shared)),
       placement_(std::move(placement)),
       lane_(&lane),
       device_(device),
-      numerics_(numerics) {}
+      numerics_(numerics),
+      keep_hidden_(keep_hidden) {}
 
 void MoeLayer::place(Placement placement, Experts experts) {
   placement_ = std::move(placement);
@@ -57,7 +73,7 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
     forward_rounds(x, scratch, saved, y);
     if (shared_) {
       Tensor shared_y = allocate(scratch, y.shape(), y.dtype());
-      shared_->forward(x, arena, saved.shared, shared_y);
+      shared_->forward(x, keep_hidden_ ? arena : scratch, saved.shared, shared_y);
       add_in_place(shared_y, y);
     }
   } else {
@@ -73,24 +89,22 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
 void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
   RowLane lane(*lane_, device_, numerics_, scratch);
   Plan& plan = saved.plan;
-  std::vector<PieceRows> rows;
-  std::vector<ExchangeLane::Ticket> dispatched;
-  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
-    rows.push_back({received_rows(plan.pieces[p], x, scratch), received_slots(plan.pieces[p], x, scratch)});
-    dispatched.push_back(lane.post_dispatch(plan, p, x, Pass::Forward, rows[p].received));
-  }
+  Arena& hidden = keep_hidden_ ? arena : scratch;
+  const std::vector<Travelling> rows = post_pieces(lane, plan, x, Pass::Forward, scratch);
   Tensor shared_y;
   if (shared_) {
     shared_y = allocate(scratch, y.shape(), y.dtype());
-    shared_->forward(x, arena, saved.shared, shared_y);
+    shared_->forward(x, hidden, saved.shared, shared_y);
   }
-  experts_.begin(plan.received_slots(), x.dim(1), x.dtype(), arena, saved.experts);
+  experts_.begin(plan.received_slots(), x.dim(1), x.dtype(), arena, hidden, saved.experts);
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
     set_progress(progress_step(), "exchange");
-    lane.wait(dispatched[p]);
+    lane.wait(rows[p].ticket);
     set_progress(progress_step(), "experts");
-    experts_.forward(rows[p].received, plan.pieces[p], arena, saved.experts, rows[p].slot_rows);
-    lane.post_combine(plan, p, rows[p].slot_rows, saved.experts.pieces[p].first_slot, Pass::Forward, {}, y, nullptr);
+    experts_.forward(rows[p].received, plan.pieces[p], arena, saved.experts);
+    const Tensor slot_rows = received_slots(plan.pieces[p], x, scratch);
+    experts_.weigh(p, saved.experts, slot_rows);
+    lane.post_combine(plan, p, slot_rows, saved.experts.pieces[p].first_slot, Pass::Forward, {}, y, nullptr);
   }
   set_progress(progress_step(), "exchange");
   lane.wait_for_all();
@@ -102,20 +116,43 @@ void MoeLayer::forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Ten
   for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
     const ArenaScope round(scratch);
     RowLane lane(*lane_, device_, numerics_, scratch);
-    const PieceRows rows{received_rows(saved.plan.pieces[p], x, scratch),
-                         received_slots(saved.plan.pieces[p], x, scratch)};
+    const PlanPiece& piece = saved.plan.pieces[p];
+    const Tensor received = received_rows(piece, x, scratch), slot_rows = received_slots(piece, x, scratch);
     set_progress(progress_step(), "exchange");
-    lane.wait(lane.post_dispatch(saved.plan, p, x, Pass::Forward, rows.received));
+    lane.wait(lane.post_dispatch(saved.plan, p, x, Pass::Forward, received));
     set_progress(progress_step(), "experts");
     Experts::Saved forgotten;
-    experts_.begin(saved.plan.pieces[p].received_slots(), x.dim(1), x.dtype(), scratch, forgotten);
-    experts_.forward(rows.received, saved.plan.pieces[p], scratch, forgotten, rows.slot_rows);
+    experts_.begin(piece.received_slots(), x.dim(1), x.dtype(), scratch, scratch, forgotten);
+    experts_.forward(received, piece, scratch, forgotten);
+    experts_.weigh(0, forgotten, slot_rows);
     set_progress(progress_step(), "exchange");
-    lane.post_combine(saved.plan, p, rows.slot_rows, forgotten.pieces.front().first_slot, Pass::Forward, {}, y,
-                      nullptr);
+    lane.post_combine(saved.plan, p, slot_rows, forgotten.pieces.front().first_slot, Pass::Forward, {}, y, nullptr);
     lane.wait_for_all();
   }
   set_progress(progress_step(), "forward");
+}
+
+void MoeLayer::forward_again(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved) {
+  saved.x = x;
+  router_.forward(x, arena, scratch, saved.router);
+  if (saved.plan.in_rounds) {  // backward_rounds() does the rest
+    if (shared_) shared_->forward_hidden(x, arena, saved.shared);
+    return;
+  }
+  const ArenaScope scope(scratch);
+  RowLane lane(*lane_, device_, numerics_, scratch);
+  Plan& plan = saved.plan;
+  set_progress(progress_step(), "exchange (forward again)");
+  const std::vector<Travelling> rows = post_pieces(lane, plan, x, Pass::Forward, scratch);
+  if (shared_) shared_->forward_hidden(x, arena, saved.shared);
+  experts_.begin(plan.received_slots(), x.dim(1), x.dtype(), arena, arena, saved.experts);
+  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    set_progress(progress_step(), "exchange (forward again)");
+    lane.wait(rows[p].ticket);
+    set_progress(progress_step(), "experts (forward again)");
+    experts_.forward(rows[p].received, plan.pieces[p], arena, saved.experts);
+  }
+  set_progress(progress_step(), "forward again");
 }
 
 void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx) {
@@ -124,14 +161,9 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   const ArenaScope scope(scratch);
   std::vector<float> dslot_weight(saved.assignment.kept.size());
   const ExchangeLane::Guard guard(*lane_);
-  Tensor shared_dx;
   if (saved.plan.in_rounds) {
     backward_rounds(dy, scratch, saved, dx, dslot_weight.data());
-    if (shared_) {
-      shared_dx = allocate(scratch, dx.shape(), dx.dtype());
-      shared_->backward(dy, saved.x, scratch, saved.shared, shared_dx, /*add_to_dx=*/false);
-      add_in_place(shared_dx, dx);
-    }
+    if (shared_) add_in_place(backward_shared(dy, scratch, saved), dx);
   } else {
     backward_pieces(dy, scratch, saved, dx, dslot_weight.data());
   }
@@ -149,26 +181,23 @@ void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, T
   RowLane lane(*lane_, device_, numerics_, scratch);
   Plan& plan = saved.plan;
   set_progress(progress_step(), "exchange (backward)");
-  std::vector<PieceRows> rows;
-  std::vector<Tensor> dreceived_weight;
-  std::vector<ExchangeLane::Ticket> dispatched;
-  for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
-    rows.push_back({received_rows(plan.pieces[p], dy, scratch), received_slots(plan.pieces[p], dy, scratch)});
-    dreceived_weight.push_back(allocate(scratch, {plan.pieces[p].received_slots()}));
-    dispatched.push_back(lane.post_dispatch(plan, p, dy, Pass::Backward, rows[p].received));
-  }
+  const std::vector<Travelling> rows = post_pieces(lane, plan, dy, Pass::Backward, scratch);
   Tensor shared_dx;
-  if (shared_) {
-    shared_dx = allocate(scratch, dx.shape(), dx.dtype());
-    shared_->backward(dy, saved.x, scratch, saved.shared, shared_dx, /*add_to_dx=*/false);
-  }
+  if (shared_) shared_dx = backward_shared(dy, scratch, saved);
+  if (!keep_hidden_) experts_.begin_hidden(scratch, saved.experts);
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
+    if (!keep_hidden_) {  // while the rows travel
+      set_progress(progress_step(), "experts (forward again)");
+      experts_.forward_hidden(p, saved.experts);
+    }
     set_progress(progress_step(), "exchange (backward)");
-    lane.wait(dispatched[p]);
+    lane.wait(rows[p].ticket);
     set_progress(progress_step(), "experts (backward)");
-    experts_.backward(p, rows[p].received, scratch, saved.experts, rows[p].slot_rows, dreceived_weight[p]);
-    lane.post_combine(plan, p, rows[p].slot_rows, saved.experts.pieces[p].first_slot, Pass::Backward,
-                      dreceived_weight[p], dx, dslot_weight);
+    const Tensor dslot_rows = received_slots(plan.pieces[p], dy, scratch);
+    const Tensor dreceived_weight = allocate(scratch, {plan.pieces[p].received_slots()});
+    experts_.backward(p, rows[p].received, scratch, saved.experts, dslot_rows, dreceived_weight);
+    lane.post_combine(plan, p, dslot_rows, saved.experts.pieces[p].first_slot, Pass::Backward, dreceived_weight, dx,
+                      dslot_weight);
   }
   experts_.backward_weights(saved.experts);
   set_progress(progress_step(), "exchange (backward)");
@@ -183,25 +212,33 @@ void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, T
     const ArenaScope round(scratch);
     RowLane lane(*lane_, device_, numerics_, scratch);
     const PlanPiece& piece = saved.plan.pieces[p];
-    const PieceRows rows{received_rows(piece, dy, scratch), received_slots(piece, dy, scratch)};
-    Tensor dreceived_weight = allocate(scratch, {piece.received_slots()});
-    set_progress(progress_step(), "exchange (backward)");
-    lane.wait(lane.post_dispatch(saved.plan, p, saved.x, Pass::Forward, rows.received));
-    set_progress(progress_step(), "experts (backward)");
+    const Tensor received = received_rows(piece, dy, scratch), dslot_rows = received_slots(piece, dy, scratch);
+    const Tensor dreceived_weight = allocate(scratch, {piece.received_slots()});
+    set_progress(progress_step(), "exchange (forward again)");
+    lane.wait(lane.post_dispatch(saved.plan, p, saved.x, Pass::Forward, received));
+    set_progress(progress_step(), "experts (forward again)");
     Experts::Saved again;
-    experts_.begin(piece.received_slots(), dy.dim(1), dy.dtype(), scratch, again);
-    experts_.forward(rows.received, piece, scratch, again, rows.slot_rows);
+    experts_.begin(piece.received_slots(), dy.dim(1), dy.dtype(), scratch, scratch, again);
+    experts_.forward(received, piece, scratch, again);
     set_progress(progress_step(), "exchange (backward)");
-    lane.wait(lane.post_dispatch(saved.plan, p, dy, Pass::Backward, rows.received));
+    lane.wait(lane.post_dispatch(saved.plan, p, dy, Pass::Backward, received));
     set_progress(progress_step(), "experts (backward)");
-    experts_.backward(0, rows.received, scratch, again, rows.slot_rows, dreceived_weight);
+    experts_.backward(0, received, scratch, again, dslot_rows, dreceived_weight);
     set_progress(progress_step(), "exchange (backward)");
-    lane.post_combine(saved.plan, p, rows.slot_rows, again.pieces.front().first_slot, Pass::Backward, dreceived_weight,
-                      dx, dslot_weight);
+    lane.post_combine(saved.plan, p, dslot_rows, again.pieces.front().first_slot, Pass::Backward, dreceived_weight, dx,
+                      dslot_weight);
     experts_.backward_weights_of_round(saved.plan, p, again, scratch, carry);
     lane.wait_for_all();
   }
   set_progress(progress_step(), "backward");
+}
+
+Tensor MoeLayer::backward_shared(const Tensor& dy, Arena& scratch, Saved& saved) {
+  Tensor dx = allocate(scratch, dy.shape(), dy.dtype());
+  const ArenaScope scope(scratch);
+  if (!keep_hidden_) shared_->forward_hidden(saved.x, scratch, saved.shared);
+  shared_->backward(dy, saved.x, scratch, saved.shared, dx, /*add_to_dx=*/false);
+  return dx;
 }
 
 }  // namespace switchyard

@@ -8,6 +8,9 @@
 // shared experts and the weights' gradients are computed meanwhile too. Where a rank would receive more rows than it
 // may hold, the pieces are rounds instead: each is worked off and forgotten before the next one comes, and backward
 // computes it once more.
+//
+// Whatever is computed again gives the bits that it had, and nothing is counted, chosen or announced a second time: the
+// assignment and the plan are kept, which are small and lie on the host.
 #pragma once
 
 #include "comm/base/numerics.h"
@@ -43,9 +46,10 @@ class MoeLayer {
     FeedForward::Saved shared;
   };
   // device: see RowLane. shared: one network on every token (shared experts side by side are one wider network), or
-  // nothing.
+  // nothing. keep_hidden: what experts have between input and output is kept for backward, which else computes it
+  // again; it is the most of what a layer keeps.
   MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement, ExchangeLane& lane,
-           DeviceTransport* device, Numerics numerics);
+           DeviceTransport* device, Numerics numerics, bool keep_hidden = true);
 
   const Placement& placement() const { return placement_; }
   // Between two micro-batches, on all ranks with the same placement. experts: those that it gives this rank.
@@ -55,19 +59,18 @@ class MoeLayer {
 
   // capacity_factor: see expert_capacity(). x, y: [T, D].
   MoeReport forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  // Before backward(), where the arena of forward() has been given up: what is in `saved` besides the assignment and
+  // the plan is made again. The rows are sent to the experts once more; nothing comes back. x: as in forward().
+  void forward_again(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);
   // dx: [T, D] is assigned.
   void backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);
 
  private:
-  // Of one piece: what comes, and what goes back.
-  struct PieceRows {
-    Tensor received;   // [R, D]
-    Tensor slot_rows;  // [S, D]
-  };
   void forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   void forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y);
   void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
   void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
+  Tensor backward_shared(const Tensor& dy, Arena& scratch, Saved& saved);  // [T, D], the gradient of their input
 
   Router router_;
   Experts experts_;
@@ -77,6 +80,7 @@ class MoeLayer {
   ExchangeLane* lane_;
   DeviceTransport* device_;
   Numerics numerics_;
+  bool keep_hidden_;
 };
 
 }  // namespace switchyard

@@ -398,6 +398,7 @@ TEST_CASE("changes between two configs: what stands against going on, what makes
   is.log.every = 9;
   is.moe.max_received_rows = 100;
   is.exchange.chunks = 4;
+  is.train.recompute = Recompute::Block;
   for (const ConfigChange& change : config_changes(was, is)) CHECK(change.kind == ChangeKind::Free);
   is = was;
   is.model.layers = was.model.layers + 1;

@@ -10,6 +10,10 @@
 
 namespace switchyard {
 
+// What backward computes again instead of keeping it from forward: nothing, what experts have between input and output,
+// or all of a layer but its input.
+enum class Recompute { None, Experts, Block };
+
 struct ModelConfig {
   std::int64_t vocab = 0;  // 0: what the tokenizer of data.train has
   std::int64_t d_model = 256;
@@ -55,7 +59,8 @@ struct TrainConfig {
   double grad_clip = 1.0;  // 0: none
   std::uint64_t seed = 1;
   Numerics numerics = Numerics::Reproducible;
-  DType dtype = DType::F32;         // of activations and of what products read; F32 or BF16
+  DType dtype = DType::F32;  // of activations and of what products read; F32 or BF16
+  Recompute recompute = Recompute::None;
   std::int64_t eval_every = 0;      // 0: only at the end, where there is a validation split
   std::int64_t eval_sequences = 0;  // 0: all of the validation split
   double spike_zscore = 0;          // 0: no guard against loss spikes

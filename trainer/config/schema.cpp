@@ -163,6 +163,10 @@ std::vector<ConfigKey> make_keys() {
   static_assert(static_cast<int>(DType::F32) == 0 && static_cast<int>(DType::BF16) == 1);
   train.choice("dtype", &T::dtype, {"fp32", "bf16"},
                "of activations; bf16 on a GPU only, with fp32 weights, sums, norms, router and loss");
+  static_assert(static_cast<int>(Recompute::None) == 0 && static_cast<int>(Recompute::Block) == 2);
+  train.choice("recompute", &T::recompute, {"none", "experts", "block"},
+               "computed again in backward instead of kept: what experts hide, or a layer but for its input; less "
+               "memory, more time, the same bits");
   train.integer("eval_every", &T::eval_every, at_least(0, most_count), "steps between evaluations; 0: only at the end");
   train.integer("eval_sequences", &T::eval_sequences, at_least(0, most_count),
                 "sequences of an evaluation; 0: the whole split");

@@ -64,6 +64,56 @@ std::int64_t parts_of_feed_forward(const ModelConfig& model) {
   return has_gate(model) ? 3 : 2;
 }
 
+// What a layer takes of a rank, in numbers of the activations' type.
+struct LayerNumbers {
+  std::int64_t saved = 0;    // from forward to backward, besides its input
+  std::int64_t scratch = 0;  // at most
+};
+
+LayerNumbers attention_numbers(const ModelConfig& model, std::int64_t tokens, int threads) {
+  const std::int64_t width = model.d_model;
+  const std::int64_t head_dim = width / model.heads;
+  const std::int64_t kv_width = model.kv_heads * head_dim;
+  return {.saved = tokens * (5 * width + 2 * kv_width + model.heads + 4),  // norms, q, k, v, output, and their sum
+          .scratch = tokens * (3 * width + 2 * kv_width) + threads * (model.seq_len * 8 * head_dim)};
+}
+
+LayerNumbers dense_numbers(const Config& config, std::int64_t tokens, int threads) {
+  const ModelConfig& model = config.model;
+  LayerNumbers layer = attention_numbers(model, tokens, threads);
+  layer.saved += tokens * parts_of_feed_forward(model) * model.d_ff;
+  layer.scratch = std::max(layer.scratch, tokens * (model.d_model + model.d_ff));
+  return layer;
+}
+
+// experts: of the layer, on this rank.
+LayerNumbers mixture_numbers(const Config& config, const Load& load, std::int64_t experts, int threads) {
+  const ModelConfig& model = config.model;
+  const MoeConfig& moe = config.moe;
+  const std::int64_t width = model.d_model;
+  const std::int64_t parts = parts_of_feed_forward(model);
+  const bool hidden_again = config.train.recompute == Recompute::Experts;
+  const std::int64_t around = load.received_slots * (2 * width + 3) + load.received_rows;  // experts' inputs, outputs
+  const std::int64_t hidden = load.received_slots * parts * model.d_ff;
+  const std::int64_t shared = load.tokens * moe.shared_experts * model.d_ff;
+
+  LayerNumbers layer = attention_numbers(model, load.tokens, threads);
+  layer.saved += load.tokens * (moe.experts + 2 * moe.top_k + 1);  // the router's
+  std::int64_t experts_backward = load.received_slots * (2 * width + model.d_ff + 2);
+  std::int64_t shared_backward = shared;
+  if (load.in_rounds) {  // with the partials of a sender whose rows are spread over rounds
+    experts_backward += around + hidden + experts * parts * width * model.d_ff;
+  } else {
+    layer.saved += around;
+    (hidden_again ? experts_backward : layer.saved) += hidden;
+  }
+  (hidden_again ? shared_backward : layer.saved) += parts * shared;
+  const std::int64_t backward =
+      (load.tokens + load.received_rows) * width + std::max(experts_backward, shared_backward);
+  layer.scratch = std::max(layer.scratch, backward);
+  return layer;
+}
+
 }  // namespace
 
 MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int threads, Bytes program) {
@@ -103,35 +153,24 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   const Load load = load_of(config, grid, rank);
   const std::int64_t tokens = load.tokens;
   const std::int64_t width = model.d_model;
-  const std::int64_t kv_width = model.kv_heads * (width / model.heads);
-  const std::int64_t parts = parts_of_feed_forward(model);
   std::int64_t kept = tokens * (5 * width + 6);  // embedding, final norm, its gradient, the stream's; tokens and losses
+  std::int64_t most_again = 0;                   // of a layer that is made again in its backward
   std::int64_t most_scratch = 0;
   for (std::int64_t l = 0; l < model.layers; ++l) {
-    kept += tokens * (6 * width + 2 * kv_width + model.heads + 4);  // stream, norms, q, k, v, attention's output
-    const std::int64_t attention_scratch =
-        tokens * (3 * width + 2 * kv_width) + threads * (model.seq_len * 8 * (width / model.heads));
-    if (!is_moe_layer(config, l)) {
-      kept += tokens * parts * model.d_ff;
-      most_scratch = std::max({most_scratch, attention_scratch, tokens * (width + model.d_ff)});
-      continue;
+    const LayerNumbers layer = is_moe_layer(config, l) ? mixture_numbers(config, load, experts, threads)
+                                                       : dense_numbers(config, tokens, threads);
+    kept += tokens * width;  // what it gives to the next one
+    if (config.train.recompute == Recompute::Block) {
+      most_again = std::max(most_again, layer.saved);
+    } else {
+      kept += layer.saved;
     }
-    const std::int64_t shared = moe.shared_experts * model.d_ff;
-    kept += tokens * (moe.experts + 2 * moe.top_k + 1);  // the router's
-    const std::int64_t experts_kept = load.received_slots * (2 * width + parts * model.d_ff + 3) + load.received_rows;
-    kept += load.in_rounds ? 0 : experts_kept;
-    kept += tokens * parts * shared;
-    // Partials of a sender whose rows are spread over rounds.
-    const std::int64_t carried = experts * parts * width * model.d_ff;
-    const std::int64_t backward = tokens * width + load.received_rows * width +
-                                  load.received_slots * (2 * width + model.d_ff + 2) + tokens * shared;
-    most_scratch =
-        std::max({most_scratch, attention_scratch, backward + (load.in_rounds ? experts_kept + carried : 0)});
+    most_scratch = std::max(most_scratch, layer.scratch);
   }
   const DeviceKind kind = config.device == "cpu" ? DeviceKind::Cpu : DeviceKind::Cuda;
   const std::int64_t loss_scratch =
       cross_entropy_scratch(tokens, model.vocab, width, config.train.numerics, kind, config.train.dtype).value();
-  plan.activations = activation * kept + std::max(activation * most_scratch, loss_scratch);
+  plan.activations = activation * (kept + most_again) + std::max(activation * most_scratch, loss_scratch);
 
   const int expert_ranks = grid.group_size(grid.group_of(rank));
   if (expert_ranks > 1) {

@@ -6,14 +6,8 @@ namespace switchyard {
 
 std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor,
                                         const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
-  Tensor attended = allocate(arena, x.shape(), x.dtype());  // the residual stream after attention
-  Tensor normed = allocate(arena, x.shape(), x.dtype());
-  attention_norm_.forward(x, arena, saved.attention_norm, normed);
-  attention_.forward(normed, sequences, rope, arena, scratch, saved.attention, attended);
-  add_in_place(x, attended);
-
-  saved.fed = allocate(arena, x.shape(), x.dtype());
-  feed_norm_.forward(attended, arena, saved.feed_norm, saved.fed);
+  saved.x = x;
+  const Tensor attended = attend(sequences, rope, arena, scratch, saved);
   std::optional<MoeReport> report;
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
     report = moe->forward(saved.fed, capacity_factor, arena, scratch, saved.moe, y);
@@ -22,6 +16,27 @@ std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences,
   }
   add_in_place(attended, y);
   return report;
+}
+
+Tensor Block::attend(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved) {
+  const Tensor& x = saved.x;
+  Tensor attended = allocate(arena, x.shape(), x.dtype());
+  Tensor normed = allocate(arena, x.shape(), x.dtype());
+  attention_norm_.forward(x, arena, saved.attention_norm, normed);
+  attention_.forward(normed, sequences, rope, arena, scratch, saved.attention, attended);
+  add_in_place(x, attended);
+  saved.fed = allocate(arena, x.shape(), x.dtype());
+  feed_norm_.forward(attended, arena, saved.feed_norm, saved.fed);
+  return attended;
+}
+
+void Block::forward_again(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved) {
+  attend(sequences, rope, arena, scratch, saved);
+  if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
+    moe->forward_again(saved.fed, arena, scratch, saved.moe);
+  } else {
+    std::get<FeedForward>(feed_).forward_hidden(saved.fed, arena, saved.dense);
+  }
 }
 
 void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy) {

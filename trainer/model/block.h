@@ -16,6 +16,7 @@ namespace switchyard {
 class Block {
  public:
   struct Saved {
+    Tensor x;  // the layer's input
     NormLayer::Saved attention_norm, feed_norm;
     AttentionLayer::Saved attention;
     Tensor fed;  // what the feed-forward saw
@@ -35,12 +36,18 @@ class Block {
   // x: [T, D] -> y: [T, D]. A report where the layer is a mixture.
   std::optional<MoeReport> forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope,
                                    Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  // Before backward(), where the arena of forward() has been given up and saved.x alone has been kept: what else is in
+  // `saved` is made again, with the same bits.
+  void forward_again(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved);
   // dy: [T, D] becomes dx, in place.
   void backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy);
   // Generation: the next rows of one sequence, after `past`.
   void decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x);
 
  private:
+  // saved.x -> the residual stream after attention, and saved.fed.
+  Tensor attend(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved);
+
   NormLayer attention_norm_;
   AttentionLayer attention_;
   NormLayer feed_norm_;

@@ -66,7 +66,8 @@ MoeLayer make_moe(const ParameterList& parameters, const Config& config, const s
           placement,
           lane,
           device,
-          config.train.numerics};
+          config.train.numerics,
+          /*keep_hidden=*/config.train.recompute != Recompute::Experts};
 }
 
 std::string prefix_of(std::int64_t layer) {
@@ -144,12 +145,15 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   const std::int64_t tokens = isize(batch.tokens.size());
   MicroBatchReport report;
   std::vector<Block::Saved> saved(blocks_.size());
+  const bool again = config_.train.recompute == Recompute::Block;
 
   set_progress(progress_step(), "forward");
   Tensor stream = embed(batch);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));
     Tensor next = allocate(activations_, stream.shape(), stream.dtype());
+    std::optional<ArenaScope> forgotten;
+    if (again) forgotten.emplace(activations_);
     std::optional<MoeReport> moe = blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_,
                                                       activations_, scratch_, saved[l], next);
     if (moe) report.moe.push_back(std::move(*moe));
@@ -172,6 +176,12 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   final_norm_.backward(dhidden, saved_norm, dstream, /*add_to_dx=*/false);
   for (std::size_t l = blocks_.size(); l-- > 0;) {
     set_progress_layer(isize(l));
+    const ArenaScope layer(activations_);
+    if (again) {
+      set_progress(progress_step(), "forward again");
+      blocks_[l].forward_again(batch.sequences, rope_table_, activations_, scratch_, saved[l]);
+      set_progress(progress_step(), "backward");
+    }
     blocks_[l].backward(batch.sequences, rope_table_, scratch_, saved[l], dstream);
   }
   set_progress_layer(-1);

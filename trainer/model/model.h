@@ -48,6 +48,9 @@ class Model {
   void place(std::size_t mixture, const Placement& placement);
   void count_pairs(std::size_t mixture, std::span<std::int64_t> pairs);  // see MoeLayer::count_pairs
 
+  // The most that a micro-batch has taken of the device: what is kept from forward to backward, and scratch.
+  Bytes activations_peak() const { return Bytes(activations_.peak().value() + scratch_.peak().value()); }
+
   // Adds this micro-batch's gradient of loss + aux_loss + z_loss to the parameters' gradients.
   MicroBatchReport train(const MicroBatch& batch);
   // losses: [T], nats. Dropless, whatever the config's capacity factor.
