@@ -1,5 +1,5 @@
 // RANKS 1 2 4
-// What backward computes again: two micro-batches a rank (the last rank has none) with each setting of train.recompute,
+// What backward computes again: a micro-batch a rank (the last rank has none) with each setting of train.recompute,
 // beside the same with everything kept. Losses, counts and every gradient are the same bits; the memory is less.
 #include "comm/group/environment.h"
 #include "layers/tensor/random.h"
@@ -49,7 +49,7 @@ std::vector<std::int32_t> some_tokens(const std::string& purpose, const Config& 
 }
 
 Outcome outcome_of(const Group& world, Sets sets, const std::string& recompute) {
-  const Sets base = {"model.vocab=40",      "model.d_model=24",     "model.layers=6",        "model.heads=4",
+  const Sets base = {"model.vocab=40",      "model.d_model=24",     "model.layers=4",        "model.heads=4",
                      "model.kv_heads=2",    "model.d_ff=60",        "moe.experts=8",         "model.seq_len=11",
                      "train.micro_batch=2", "train.global_batch=8", "parallel.exchange=flat"};
   sets.insert(sets.begin(), base.begin(), base.end());
@@ -64,21 +64,20 @@ Outcome outcome_of(const Group& world, Sets sets, const std::string& recompute) 
 
   Outcome outcome;
   const bool idle = world.size() > 1 && world.rank().value() == world.size() - 1;
-  for (const std::string round : {"first", "second"}) {
-    const std::string mine = round + std::to_string(world.rank().value());
-    const std::vector<std::int32_t> tokens = some_tokens(mine, config), targets = some_tokens(mine + " next", config);
-    const MicroBatchReport report = model.train(
-        idle ? MicroBatch() : MicroBatch{.sequences = config.train.micro_batch, .tokens = tokens, .targets = targets});
-    for (const double loss : {report.loss, report.aux_loss, report.z_loss}) outcome.numbers.push_back(bits_of(loss));
-    for (const MoeReport& moe : report.moe) {
-      outcome.numbers.push_back(bits_of(moe.losses.entropy));
-      for (const std::int64_t count : moe.chosen) outcome.numbers.push_back(static_cast<std::uint64_t>(count));
-      for (const std::int64_t count : {moe.kept, moe.dropped})
-        outcome.numbers.push_back(static_cast<std::uint64_t>(count));
-    }
+  const std::string mine = "tokens of " + std::to_string(world.rank().value());
+  const std::vector<std::int32_t> tokens = some_tokens(mine, config), targets = some_tokens(mine + ", next", config);
+  const MicroBatch batch{.sequences = config.train.micro_batch, .tokens = tokens, .targets = targets};
+  const MicroBatchReport report = model.train(idle ? MicroBatch() : batch);
+  const auto put = [&](std::int64_t count) { outcome.numbers.push_back(static_cast<std::uint64_t>(count)); };
+  for (const double loss : {report.loss, report.aux_loss, report.z_loss}) outcome.numbers.push_back(bits_of(loss));
+  for (const MoeReport& moe : report.moe) {
+    outcome.numbers.push_back(bits_of(moe.losses.entropy));
+    for (const std::int64_t count : moe.chosen) put(count);
+    put(moe.kept);
+    put(moe.dropped);
   }
   for (const std::vector<std::int64_t>& of_mixture : pairs) {
-    for (const std::int64_t count : of_mixture) outcome.numbers.push_back(static_cast<std::uint64_t>(count));
+    for (const std::int64_t count : of_mixture) put(count);
   }
   for (const auto& parameter : model.parameters().here()) outcome.gradients.push_back(bits_of(parameter->gradient()));
   std::array<std::int64_t, 1> memory = {model.activations_peak().value()};
@@ -102,10 +101,12 @@ void check_kind(const Group& world, const Sets& sets, bool bounded, test::Checks
   const Outcome block = outcome_of(world, sets, "block");
   checks.expect(differing(experts, kept) == 0, "{}: experts again: {} differ", name, differing(experts, kept));
   checks.expect(differing(block, kept) == 0, "{}: layers again: {} differ", name, differing(block, kept));
-  const bool fewer = bounded ? experts.memory <= kept.memory : experts.memory < 9 * kept.memory / 10;
-  checks.expect(fewer, "{}: experts again: {} bytes, {} with all kept", name, experts.memory, kept.memory);
-  checks.expect(block.memory < 5 * experts.memory / 6, "{}: layers again: {} bytes, {} with experts again", name,
-                block.memory, experts.memory);
+  const auto of_kept = [&](const Outcome& again) {
+    return static_cast<double>(again.memory) / static_cast<double>(kept.memory);
+  };
+  checks.expect(of_kept(experts) < (bounded ? 1.01 : 0.95), "{}: experts again: {} of the memory", name,
+                of_kept(experts));
+  checks.expect(of_kept(block) < 0.85, "{}: layers again: {} of the memory", name, of_kept(block));
 
   // Planted fault: a bit of one gradient.
   Outcome spoiled = block;
@@ -122,16 +123,13 @@ int run() {
     sets.insert(sets.end(), more.begin(), more.end());
     return sets;
   };
-  check_kind(world, {}, false, checks);
-  check_kind(world, {"train.numerics=fast"}, false, checks);
-  check_kind(world, shared, false, checks);
-  check_kind(world, {"moe.every=2", "model.activation=gelu", "model.norm=layer"}, false, checks);
-  check_kind(world, {"model.activation=relu", "exchange.wire=bf16", "exchange.chunks=2"}, false, checks);
   const Sets nodes = {"parallel.exchange=hierarchical", "parallel.ranks_per_node=2"};
-  check_kind(world, with(nodes, {"exchange.chunks=3", "moe.replicas=3"}), false, checks);
-  check_kind(world, with(nodes, with(shared, {"exchange.chunks=2"})), false, checks);
-  check_kind(world, with(shared, {"moe.max_received_rows=9"}), true, checks);
-  check_kind(world, with(nodes, {"moe.max_received_rows=9", "train.numerics=fast"}), true, checks);
+  check_kind(world, {}, false, checks);
+  check_kind(world, with(shared, {"train.numerics=fast", "exchange.chunks=2"}), false, checks);
+  check_kind(world, {"moe.every=2", "model.activation=gelu", "model.norm=layer"}, false, checks);
+  check_kind(world, with(nodes, {"model.activation=relu", "exchange.wire=bf16", "moe.replicas=3"}), false, checks);
+  check_kind(world, with(nodes, with(shared, {"exchange.chunks=3"})), false, checks);
+  check_kind(world, with(shared, {"moe.max_received_rows=25"}), true, checks);
   return checks.finish();
 }
 
