@@ -23,7 +23,9 @@ namespace switchyard::cuda {
 
 ABSENT(adamw, Device&, const cpu::AdamWFactors&, float, double, std::span<const AdamWPart>)
 ABSENT(add_in_place, const Tensor&, Tensor)
+ABSENT(add_layer_norm, const Tensor&, Tensor, const Tensor&, const Tensor&, float, Tensor, Tensor, Tensor)
 ABSENT(add_partial, const GradientSum&, const float*, std::int64_t)
+ABSENT(add_rms_norm, const Tensor&, Tensor, const Tensor&, float, Tensor, Tensor)
 ABSENT(attention, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
 ABSENT(attention_backward, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
        const Tensor&, const Tensor&, Arena&, Tensor, Tensor, Tensor)

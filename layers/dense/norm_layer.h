@@ -17,6 +17,8 @@ class NormLayer {
   NormLayer(Parameter& weight, Parameter* bias, float eps) : weight_(&weight), bias_(bias), eps_(eps) {}
 
   void forward(const Tensor& x, Arena& arena, Saved& saved, Tensor y) const;
+  // The norm of sum += x; `sum` is then what saved.x is.
+  void forward_sum(const Tensor& x, Tensor sum, Arena& arena, Saved& saved, Tensor y) const;
   void backward(const Tensor& dy, const Saved& saved, Tensor dx, bool add_to_dx) const;
 
  private:

@@ -1,6 +1,7 @@
 #include "layers/ops/norm.h"
 
 #include "comm/device/work.h"
+#include "layers/ops/activation.h"
 #include "layers/ops/blocks.h"
 #include "layers/ops/float_type.h"
 #include "layers/ops/norm_cpu.h"
@@ -77,6 +78,21 @@ void rms_norm(const Tensor& x, const Tensor& weight, float eps, Tensor y, Tensor
   });
 }
 
+void add_rms_norm(const Tensor& x, Tensor sum, const Tensor& weight, float eps, Tensor y, Tensor inverse_rms) {
+  const char* op = "add_rms_norm";
+  check_input(op, x);
+  check_like(op, "sum", sum, x);
+  if (on_cpu(x)) {
+    add_in_place(x, sum);
+    return rms_norm(sum, weight, eps, y, inverse_rms);
+  }
+  check_width(op, "weight", weight, x);
+  check_like(op, "y", y, x);
+  check_rows(op, "inverse_rms", inverse_rms, x);
+  const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, sum, sum, weight, y, inverse_rms)});
+  cuda::add_rms_norm(x, sum, weight, eps, y, inverse_rms);
+}
+
 void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, Tensor dx,
                        bool add_to_dx, const GradientSum& dweight) {
   const char* op = "rms_norm_backward";
@@ -118,6 +134,24 @@ void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float
     cpu::layer_norm(x.f32() + begin * width, weight.f32(), bias.f32(), eps, count, width, y.f32() + begin * width,
                     mean.f32() + begin, inverse_deviation.f32() + begin);
   });
+}
+
+void add_layer_norm(const Tensor& x, Tensor sum, const Tensor& weight, const Tensor& bias, float eps, Tensor y,
+                    Tensor mean, Tensor inverse_deviation) {
+  const char* op = "add_layer_norm";
+  check_input(op, x);
+  check_like(op, "sum", sum, x);
+  if (on_cpu(x)) {
+    add_in_place(x, sum);
+    return layer_norm(sum, weight, bias, eps, y, mean, inverse_deviation);
+  }
+  check_width(op, "weight", weight, x);
+  check_width(op, "bias", bias, x);
+  check_like(op, "y", y, x);
+  check_rows(op, "mean", mean, x);
+  check_rows(op, "inverse_deviation", inverse_deviation, x);
+  const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, sum, sum, weight, bias, y, mean, inverse_deviation)});
+  cuda::add_layer_norm(x, sum, weight, bias, eps, y, mean, inverse_deviation);
 }
 
 void layer_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& mean,

@@ -23,6 +23,22 @@ class RowPart {
       if (first(k) < width) kept_[k] = V::load(row + first(k));
     }
   }
+  // The share of sum += x, which is written back.
+  __device__ __forceinline__ RowPart(const T* __restrict__ x, T* sum, int width) : row_(sum), width_(width) {
+    const auto add = [&](int i) {
+      const auto a = V::load(x + i);
+      auto v = V::load(sum + i);
+#pragma unroll
+      for (int e = 0; e < N; ++e) v.at[e] = from_float<T>(to_float(v.at[e]) + to_float(a.at[e]));
+      v.store(sum + i);
+      return v;
+    };
+#pragma unroll
+    for (int k = 0; k < held; ++k) {
+      if (first(k) < width) kept_[k] = add(first(k));
+    }
+    for (int k = held; first(k) < width; ++k) add(first(k));
+  }
   // f(column of the first element, its N elements) for each vector.
   template <class F>
   __device__ __forceinline__ void each(const F& f) const {
@@ -51,22 +67,28 @@ class RowPart {
   V kept_[held];
 };
 
-// Centered: LayerNorm, otherwise RMSNorm (and then without bias and mean).
-template <bool Centered, class T, int N>
+template <bool Add, class T, int N>
+__device__ __forceinline__ RowPart<T, N> input_row(const T* x, T* sum, std::int64_t begin, int width) {
+  if constexpr (Add) return RowPart<T, N>(x + begin, sum + begin, width);
+  return RowPart<T, N>(x + begin, width);
+}
+// Centered: LayerNorm, otherwise RMSNorm (and then without bias and mean). Add: x is added to `sum` first, and the norm
+// is that of the sum.
+template <bool Centered, bool Add, class T, int N>
 __global__ void __launch_bounds__(threads)
-    forward_kernel(const T* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float eps,
-                   int width, T* __restrict__ y, float* __restrict__ means, float* __restrict__ inverses) {
+    forward_kernel(const T* __restrict__ x, T* sum, const float* __restrict__ weight, const float* __restrict__ bias,
+                   float eps, int width, T* __restrict__ y, float* __restrict__ means, float* __restrict__ inverses) {
   __shared__ float scratch[2][warps];
   const std::int64_t begin = std::int64_t{blockIdx.x} * width;
-  const RowPart<T, N> row(x + begin, width);
+  const auto row = input_row<Add, T, N>(x, sum, begin, width);
   float mean = 0;
   if constexpr (Centered) {
-    float sum = 0;
+    float all = 0;
     row.each([&](int, const Vector<T, N>& v) {
 #pragma unroll
-      for (int e = 0; e < N; ++e) sum += to_float(v.at[e]);
+      for (int e = 0; e < N; ++e) all += to_float(v.at[e]);
     });
-    mean = block_sum<threads>(sum, scratch[0]) / static_cast<float>(width);
+    mean = block_sum<threads>(all, scratch[0]) / static_cast<float>(width);
   }
   float squares = 0;
   row.each([&](int, const Vector<T, N>& v) {
@@ -189,13 +211,16 @@ void with_vectors(const Tensor& x, std::initializer_list<const Tensor*> others, 
   });
 }
 
+// sum: null, or what x is added to.
 template <bool Centered>
-void forward(const Tensor& x, const Tensor& weight, const Tensor* bias, float eps, const Tensor& y, float* mean,
-             float* inverse) {
-  with_vectors(x, {&weight, &y, bias == nullptr ? &weight : bias}, [&]<class T, int N>() {
-    launch(stream_of(x.device()), forward_kernel<Centered, T, N>, static_cast<unsigned>(x.rows()), threads, 0,
-           static_cast<const T*>(x.raw()), weight.f32(), bias == nullptr ? nullptr : bias->f32(), eps,
-           static_cast<int>(x.cols()), static_cast<T*>(y.raw()), mean, inverse);
+void forward(const Tensor& x, const Tensor* sum, const Tensor& weight, const Tensor* bias, float eps, const Tensor& y,
+             float* mean, float* inverse) {
+  with_vectors(x, {&weight, &y, bias == nullptr ? &weight : bias, sum == nullptr ? &y : sum}, [&]<class T, int N>() {
+    const auto kernel = sum == nullptr ? forward_kernel<Centered, false, T, N> : forward_kernel<Centered, true, T, N>;
+    launch(stream_of(x.device()), kernel, static_cast<unsigned>(x.rows()), threads, 0, static_cast<const T*>(x.raw()),
+           sum == nullptr ? nullptr : static_cast<T*>(sum->raw()), weight.f32(),
+           bias == nullptr ? nullptr : bias->f32(), eps, static_cast<int>(x.cols()), static_cast<T*>(y.raw()), mean,
+           inverse);
   });
 }
 
@@ -229,7 +254,11 @@ void backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const flo
 }  // namespace
 
 void rms_norm(const Tensor& x, const Tensor& weight, float eps, Tensor y, Tensor inverse_rms) {
-  forward<false>(x, weight, nullptr, eps, y, nullptr, inverse_rms.f32());
+  forward<false>(x, nullptr, weight, nullptr, eps, y, nullptr, inverse_rms.f32());
+}
+
+void add_rms_norm(const Tensor& x, Tensor sum, const Tensor& weight, float eps, Tensor y, Tensor inverse_rms) {
+  forward<false>(x, &sum, weight, nullptr, eps, y, nullptr, inverse_rms.f32());
 }
 
 void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, Tensor dx,
@@ -239,7 +268,12 @@ void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, 
 
 void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tensor y, Tensor mean,
                 Tensor inverse_deviation) {
-  forward<true>(x, weight, &bias, eps, y, mean.f32(), inverse_deviation.f32());
+  forward<true>(x, nullptr, weight, &bias, eps, y, mean.f32(), inverse_deviation.f32());
+}
+
+void add_layer_norm(const Tensor& x, Tensor sum, const Tensor& weight, const Tensor& bias, float eps, Tensor y,
+                    Tensor mean, Tensor inverse_deviation) {
+  forward<true>(x, &sum, weight, &bias, eps, y, mean.f32(), inverse_deviation.f32());
 }
 
 void layer_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& mean,

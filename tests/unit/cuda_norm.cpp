@@ -1,5 +1,6 @@
 // RMSNorm and LayerNorm, forward and backward, on a CUDA device against the CPU's.
 #include "comm/device/host_view.h"
+#include "layers/ops/activation.h"
 #include "layers/ops/norm.h"
 #include "tests/support/catch.h"
 #include "tests/support/cuda_device.h"
@@ -32,7 +33,7 @@ std::vector<float> gradient_of(const Parameter& parameter) {
 }
 
 struct Results {
-  std::vector<float> y, inverse, mean, dx, dweight, dbias;
+  std::vector<float> y, inverse, mean, dx, dweight, dbias, sum, y_of_sum, inverse_of_sum;
 };
 
 // The same numbers on any device; on CUDA the activations have the case's type.
@@ -56,6 +57,13 @@ Results run(const Case& c, Device& device, DType as) {
   } else {
     layer_norm(x, weight, bias, eps, y, mean, inverse);
   }
+  const DeviceTensor sum(device, rounded(random_values(c.rows * c.width, 6), c.dtype), matrix, as);
+  const DeviceTensor y_of_sum(device, matrix, as), inverse_of_sum(device, Shape{c.rows});
+  if (c.rms) {
+    add_rms_norm(x, sum, weight, eps, y_of_sum, inverse_of_sum);
+  } else {
+    add_layer_norm(x, sum, weight, bias, eps, y_of_sum, DeviceTensor(device, Shape{c.rows}), inverse_of_sum);
+  }
   for (int twice = 0; twice < 2; ++twice) {  // sums go on, and so does dx where it is added to
     if (c.rms) {
       rms_norm_backward(dy, x, weight, inverse, dx, c.add, dweight.gradient());
@@ -63,7 +71,9 @@ Results run(const Case& c, Device& device, DType as) {
       layer_norm_backward(dy, x, weight, mean, inverse, dx, c.add, dweight.gradient(), dbias.gradient());
     }
   }
-  return {y.values(), inverse.values(), mean.values(), dx.values(), gradient_of(dweight), gradient_of(dbias)};
+  return {y.values(),   inverse.values(),     mean.values(),
+          dx.values(),  gradient_of(dweight), gradient_of(dbias),
+          sum.values(), y_of_sum.values(),    inverse_of_sum.values()};
 }
 
 double size_of_values(const std::vector<float>& values) {
@@ -74,8 +84,8 @@ double size_of_values(const std::vector<float>& values) {
 
 double difference(const Results& got, const Results& wanted, bool rms) {
   double worst = 0;
-  for (const auto member :
-       {&Results::y, &Results::inverse, &Results::mean, &Results::dx, &Results::dweight, &Results::dbias}) {
+  for (const auto member : {&Results::y, &Results::inverse, &Results::mean, &Results::dx, &Results::dweight,
+                            &Results::dbias, &Results::sum, &Results::y_of_sum, &Results::inverse_of_sum}) {
     if (rms && (member == &Results::mean || member == &Results::dbias)) continue;
     worst = std::max(worst, worst_error(got.*member, wanted.*member, size_of_values(wanted.*member)));
   }
@@ -113,6 +123,25 @@ TEST_CASE("the same bits from run to run, and the comparison sees one wrong elem
   CHECK(same_bits(first.dbias, second.dbias));
   second.dbias[77] += 1e-2F;  // planted
   CHECK(difference(second, run(c, cpu_device(), DType::F32), false) > tolerance(DType::F32));
+}
+
+TEST_CASE("a sum and its norm in one pass have the bits of the two one after the other") {
+  Device& cuda = cuda_device();
+  for (const std::int64_t width : {7, 512, 8328}) {
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+      const Shape matrix{5, width};
+      const DeviceTensor x(cuda, random_values(5 * width, 1), matrix, dtype),
+          weight(cuda, random_values(width, 2), {width});
+      const DeviceTensor at_once(cuda, random_values(5 * width, 3), matrix, dtype);
+      const DeviceTensor in_turn(cuda, random_values(5 * width, 3), matrix, dtype);
+      const DeviceTensor y(cuda, matrix, dtype), wanted(cuda, matrix, dtype), inverse(cuda, Shape{5});
+      add_rms_norm(x, at_once, weight, 1e-5F, y, inverse);
+      add_in_place(x, in_turn);
+      rms_norm(in_turn, weight, 1e-5F, wanted, inverse);
+      CHECK(same_bits(at_once.values(), in_turn.values()));
+      CHECK(same_bits(y.values(), wanted.values()));
+    }
+  }
 }
 
 TEST_CASE("a gradient that is not finite is marked on the device") {
