@@ -50,6 +50,7 @@ ABSENT(relu_backward, const Tensor&, const Tensor&, Tensor)
 ABSENT(rms_norm, const Tensor&, const Tensor&, float, Tensor, Tensor)
 ABSENT(rms_norm_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Tensor, bool, const GradientSum&)
 ABSENT(rope, const Tensor&, std::int64_t, bool, const Tensor&)
+ABSENT(router_sums, const Tensor&, const Tensor&, Tensor)
 ABSENT(scatter_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(softmax_topk, const Tensor&, bool, Tensor, Tensor, Tensor, Tensor)
 ABSENT(softmax_topk_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
@@ -62,9 +63,5 @@ ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
 ABSENT(unsort, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(z_loss_gradient, const Tensor&, double, Tensor)
-
-std::vector<double> router_sums(const Tensor&, const Tensor&) {
-  fail(ErrorKind::Runtime, "router_sums has no code for CUDA in this build");
-}
 
 }  // namespace switchyard::cuda

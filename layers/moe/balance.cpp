@@ -66,19 +66,30 @@ double mean_entropy(const float* probabilities, std::int64_t tokens, std::int64_
 RouterFigures router_figures(const Tensor& probabilities, const Tensor& log_sum_exp, std::int64_t top_k,
                              std::span<const std::int64_t> chosen) {
   const char* op = "router_figures";
-  const Device& device = probabilities.device();
   const std::int64_t tokens = log_sum_exp.size(), experts = isize(chosen.size());
-  check_tensor(op, "probabilities", probabilities, {tokens, experts}, device);
-  check_tensor(op, "log_sum_exp", log_sum_exp, {tokens}, device);
-  if (on_cpu(probabilities)) {
-    return {balance_loss(probabilities.f32(), tokens, top_k, chosen), z_loss(log_sum_exp.f32(), tokens),
-            mean_entropy(probabilities.f32(), tokens, experts)};
-  }
+  check_tensor(op, "probabilities", probabilities, {tokens, experts}, cpu_device());
+  check_tensor(op, "log_sum_exp", log_sum_exp, {tokens}, cpu_device());
+  return {balance_loss(probabilities.f32(), tokens, top_k, chosen), z_loss(log_sum_exp.f32(), tokens),
+          mean_entropy(probabilities.f32(), tokens, experts)};
+}
+
+void router_sums(const Tensor& probabilities, const Tensor& log_sum_exp, Tensor sums) {
+  const char* op = "router_sums";
+  require(probabilities.defined() && probabilities.shape().rank() == 2, "{}: there are no probabilities", op);
+  Device& device = probabilities.device();
+  if (on_cpu(probabilities)) fail_on_device(op, device);
+  check_tensor(op, "log_sum_exp", log_sum_exp, {probabilities.dim(0)}, device);
+  check_tensor(op, "sums", sums, {probabilities.dim(1) + 2}, device, DType::F64);
+  const DeviceWork work(device, op, {.bytes = bytes_of(probabilities, log_sum_exp)});
+  cuda::router_sums(probabilities, log_sum_exp, sums);
+}
+
+RouterFigures router_figures(std::span<const double> sums, std::int64_t tokens, std::int64_t top_k,
+                             std::span<const std::int64_t> chosen) {
+  require(sums.size() == chosen.size() + 2, "router_figures: {} sums for {} experts", sums.size(), chosen.size());
   if (tokens == 0) return {};
-  const DeviceWork work(probabilities.device(), op, {.bytes = bytes_of(probabilities, log_sum_exp)});
-  const std::vector<double> sums = cuda::router_sums(probabilities, log_sum_exp);
   const double t = static_cast<double>(tokens);
-  return {balance_of_sums(std::span(sums).first(chosen.size()), tokens, top_k, chosen), sums[chosen.size()] / t,
+  return {balance_of_sums(sums.first(chosen.size()), tokens, top_k, chosen), sums[chosen.size()] / t,
           sums[chosen.size() + 1] / t};
 }
 

@@ -29,8 +29,14 @@ struct RouterFigures {
   double z = 0;
   double entropy = 0;
 };
+// Of tensors on the CPU.
 RouterFigures router_figures(const Tensor& probabilities, const Tensor& log_sum_exp, std::int64_t top_k,
-                             std::span<const std::int64_t> chosen);  // the host waits for them
+                             std::span<const std::int64_t> chosen);
+// On a CUDA device, in two parts, so that the host need not wait in between: the sums over the tokens of each expert's
+// probabilities, of log_sum_exp^2 and of -p log p, fp64 [E + 2]; and the figures, once the host has them.
+void router_sums(const Tensor& probabilities, const Tensor& log_sum_exp, Tensor sums);
+RouterFigures router_figures(std::span<const double> sums, std::int64_t tokens, std::int64_t top_k,
+                             std::span<const std::int64_t> chosen);
 void z_loss_gradient(const Tensor& log_sum_exp, double weight, Tensor gradient);
 
 }  // namespace switchyard

@@ -68,27 +68,23 @@ __global__ void __launch_bounds__(threads) scale_kernel(const float* x, std::int
 
 }  // namespace
 
-std::vector<double> router_sums(const Tensor& probabilities, const Tensor& log_sum_exp) {
+void router_sums(const Tensor& probabilities, const Tensor& log_sum_exp, Tensor sums) {
   Device& device = probabilities.device();
   const std::int64_t tokens = probabilities.dim(0);
   const int experts = static_cast<int>(probabilities.dim(1));
   const int count = experts + 2;
-  std::vector<double> total(usize(count), 0.0);
-  if (tokens == 0) return total;
+  auto* const total = static_cast<double*>(sums.raw());
+  if (tokens == 0) return device.fill(total, 0, Bytes(count * size_of(DType::F64)), device.stream());
   const unsigned blocks = blocks_for(tokens, tokens_a_block);
-  const std::int64_t total_bytes = count * size_of(DType::F64);
-  auto* const on_device =
-      static_cast<double*>(device.workspace(Bytes(total_bytes + std::int64_t{blocks} * count * size_of(DType::F32))));
-  auto* const of_blocks = reinterpret_cast<float*>(on_device + count);
+  auto* const of_blocks =
+      static_cast<float*>(device.workspace(Bytes(std::int64_t{blocks} * count * size_of(DType::F32))));
   int across = 1;
   while (across < experts && across < threads) across *= 2;
   const cudaStream_t stream = stream_of(device);
   launch(stream, block_sums_kernel, blocks, threads, 0, probabilities.f32(), log_sum_exp.f32(), tokens, experts, across,
          of_blocks);
   launch(stream, total_kernel, blocks_for(count, threads), threads, 0, of_blocks, static_cast<int>(blocks), count,
-         on_device);
-  device.copy_to_host(total.data(), on_device, Bytes(total_bytes), device.stream());
-  return total;
+         total);
 }
 
 void z_loss_gradient(const Tensor& log_sum_exp, double weight, Tensor gradient) {
