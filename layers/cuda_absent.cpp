@@ -8,6 +8,7 @@
 #include "layers/ops/convert_cuda.h"
 #include "layers/ops/cross_entropy_cuda.h"
 #include "layers/ops/embedding_cuda.h"
+#include "layers/ops/grouped_gemm_cuda.h"
 #include "layers/ops/matmul_cuda.h"
 #include "layers/ops/norm_cuda.h"
 #include "layers/ops/rows_cuda.h"
@@ -31,6 +32,7 @@ ABSENT(attention_backward, const AttentionShape&, const Tensor&, const Tensor&, 
        const Tensor&, const Tensor&, Arena&, Tensor, Tensor, Tensor)
 ABSENT(attention_decode, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, Tensor)
 ABSENT(combine_slots, const Tensor&, const SortedSlots&, Tensor)
+ABSENT(continue_weight_gradient, const Tensor&, const Tensor&, Tensor)
 ABSENT(convert, const Tensor&, Tensor)
 ABSENT(cross_entropy_rows, const Tensor&, const Tensor&, Tensor)
 ABSENT(cross_entropy_rows_backward, Tensor, const Tensor&, float, Tensor)
@@ -40,6 +42,12 @@ ABSENT(embedding_backward, const Tensor&, const Tensor&, const GradientSum&)
 ABSENT(gather_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(gelu, const Tensor&, Tensor)
 ABSENT(gelu_backward, const Tensor&, const Tensor&, Tensor)
+ABSENT(grouped_gemm, const Tensor&, std::span<const std::int64_t>, std::span<const PackedMatrix* const>, Tensor, bool)
+ABSENT(grouped_gemm, const Tensor&, const Tensor&, std::span<const PackedMatrix* const>, Tensor, bool)
+ABSENT(grouped_weight_gradient, const Tensor&, const Tensor&, std::span<const RowRange>, std::span<const std::int64_t>,
+       std::span<const std::int64_t>, std::span<const GradientSum* const>)
+ABSENT(grouped_weight_gradient, const Tensor&, const Tensor&, const Tensor&, std::span<const std::int64_t>,
+       std::span<const GradientSum* const>)
 ABSENT(layer_norm, const Tensor&, const Tensor&, const Tensor&, float, Tensor, Tensor, Tensor)
 ABSENT(layer_norm_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Tensor, bool,
        const GradientSum&, const GradientSum&)

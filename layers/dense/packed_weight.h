@@ -16,7 +16,7 @@ class PackedWeight {
 
   const PackedMatrix& forward() {  // y = x W^T
     if (forward_version_ != parameter_->version()) {
-      forward_.pack_transposed(parameter_->value(), parameter_->compute());
+      forward_.pack_transposed(parameter_->value(), parameter_->compute(), parameter_->numerics());
       forward_version_ = parameter_->version();
     }
     return forward_;

@@ -89,6 +89,7 @@ void cross_entropy_and_backward(const Tensor& hidden, const PackedMatrix& projec
     chunk_sum.plain = allocate_zero(scratch, {vocabulary, width}).f32();
     chunk_sum.size = vocabulary * width;
     chunk_sum.device = &hidden.device();
+    chunk_sum.numerics = dprojection.numerics;
   }
   for_chunks(hidden, projection, scratch, [&](std::int64_t begin, std::int64_t count, const Tensor& logits) {
     const Tensor chunk_targets = targets.slice(begin, count), chunk_losses = losses.slice(begin, count);

@@ -13,15 +13,22 @@ struct DeviceSum {
   float limit;
   unsigned* non_finite;
 
-  // Adds a partial to element i, as comm/reduce/exact does on the CPU. One thread at a time works on an element.
+  // What a partial adds to an exact sum, as comm/reduce/exact has it on the CPU; 0, and told, where it does not fit.
+  __device__ __forceinline__ long long fixed(float partial) const {
+    if (fabsf(partial) < limit) {  // false for NaN
+      // The product with a power of two is exact: this is the one rounding, to nearest even.
+      return llrint(static_cast<double>(partial) * static_cast<double>(1LL << exact_fraction_bits));
+    }
+    atomicOr(non_finite, 1U);
+    return 0;
+  }
+
+  // Adds a partial to element i. One thread at a time works on an element.
   __device__ __forceinline__ void add(std::int64_t i, float partial) const {
     if (exact == nullptr) {
       plain[i] += partial;
-    } else if (fabsf(partial) < limit) {  // false for NaN
-      // The product with a power of two is exact: this is the one rounding, to nearest even.
-      exact[i] += llrint(static_cast<double>(partial) * static_cast<double>(1LL << exact_fraction_bits));
     } else {
-      atomicOr(non_finite, 1U);
+      exact[i] += fixed(partial);
     }
   }
 };

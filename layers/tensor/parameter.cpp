@@ -49,6 +49,7 @@ Parameter::Parameter(Device& device, std::string name, Shape shape, Owner owner,
   value_memory_.zero();
   gradient_.size = shape.size();
   gradient_.device = &device;
+  gradient_.numerics = numerics;
   if (numerics == Numerics::Reproducible) {
     gradient_.exact = static_cast<std::int64_t*>(gradient_memory_.data());
     gradient_.non_finite = &non_finite_;

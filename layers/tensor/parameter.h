@@ -20,6 +20,7 @@ struct GradientSum {
   std::uint32_t* device_non_finite = nullptr;  // the same in the memory of another device: made 1
   std::int64_t size = 0;
   Device* device = nullptr;  // where the sums lie
+  Numerics numerics = Numerics::Fast;
 
   GradientSum part(std::int64_t offset, std::int64_t count) const;
 };
@@ -53,6 +54,7 @@ class Parameter {
   std::uint64_t version() const { return version_; }
 
   const GradientSum& gradient() const { return gradient_; }
+  Numerics numerics() const { return gradient_.numerics; }
   void set_partials(std::int64_t contributions);  // how many partials one step adds to an element (sets the limit)
   void zero_gradient();
   bool non_finite() const;  // on a CUDA device: waits for what it has under way

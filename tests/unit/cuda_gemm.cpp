@@ -1,7 +1,9 @@
-// Products, weight gradients, conversions and exact sums on a CUDA device, against the CPU's.
+// cuBLAS's products and weight gradients, conversions and exact sums on a CUDA device, against the CPU's. (Products of
+// ours: cuda_grouped_gemm.cpp)
 #include "comm/device/host_view.h"
 #include "layers/ops/convert.h"
 #include "layers/ops/gemm.h"
+#include "layers/ops/gemm_matmul.h"
 #include "tests/support/catch.h"
 #include "tests/support/cuda_device.h"
 #include "tests/support/device_values.h"
@@ -48,7 +50,7 @@ TEST_CASE("grouped products are the CPU's") {
             cuda_forms[g] = &cuda_b[g];
           }
           grouped_gemm(cpu_x, begin, cpu_forms, cpu_y, accumulate);
-          grouped_gemm(cuda_x, begin, cuda_forms, cuda_y, accumulate);
+          grouped_matmul(cuda_x, begin, cuda_forms, cuda_y, accumulate, ProductsBy::Cublas);
           CAPTURE(rows, k, n, name_of(dtype), transposed, accumulate);
           CHECK(worst_error(cuda_y.values(), cpu_y.values(), 4) < (dtype == DType::F32 ? tolerance : 2e-2));
         }
@@ -75,7 +77,11 @@ TEST_CASE("weight gradients are the CPU's, in fp32 and as exact sums") {
         Parameter second(device, "second", {n, k}, {}, true, numerics);
         const std::array<const GradientSum*, 2> sums = {&first.gradient(), &second.gradient()};
         for (int twice = 0; twice < 2; ++twice) {  // sums go on
-          grouped_weight_gradient(device_dy, device_x, ranges, segments, groups, sums);
+          if (device.kind() == DeviceKind::Cuda) {
+            grouped_weight_matmul(device_dy, device_x, ranges, segments, groups, sums, ProductsBy::Cublas);
+          } else {
+            grouped_weight_gradient(device_dy, device_x, ranges, segments, groups, sums);
+          }
         }
         CHECK_FALSE(first.non_finite());
         std::vector<double> values;
