@@ -1,7 +1,7 @@
 #include "layers/dense/feed_forward.h"
 
-#include <algorithm>
 #include <array>
+#include <numeric>
 
 namespace switchyard {
 namespace {
@@ -20,12 +20,11 @@ std::vector<const PackedMatrix*> backward_forms(std::vector<PackedWeight>& weigh
   return forms;
 }
 
-void add_weight_gradients(const Tensor& dy, const Tensor& x, const RowSegments& rows,
-                          std::vector<PackedWeight>& weights) {
+std::vector<const GradientSum*> gradient_sums(std::vector<PackedWeight>& weights) {
   std::vector<const GradientSum*> gradients;
   gradients.reserve(weights.size());
   for (PackedWeight& weight : weights) gradients.push_back(&weight.gradient());
-  grouped_weight_gradient(dy, x, rows.ranges, rows.segment_begin, rows.network_begin, gradients);
+  return gradients;
 }
 
 }  // namespace
@@ -53,14 +52,8 @@ FeedForward::Saved FeedForward::allocate_saved(std::int64_t rows, DType dtype, A
   return saved;
 }
 
-void FeedForward::forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y) {
-  if (networks() == 0) return;
-  forward_hidden(x, row_begin, saved);
-  grouped_gemm(saved.hidden, row_begin, forward_forms(down_), y);
-}
-
-void FeedForward::forward_hidden(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved) {
-  if (networks() == 0) return;
+template <class RowBegin>
+void FeedForward::hidden_of(const Tensor& x, const RowBegin& row_begin, const Saved& saved) {
   grouped_gemm(x, row_begin, forward_forms(up_), saved.up);
   switch (activation_) {
     case Activation::SwiGLU:
@@ -76,9 +69,28 @@ void FeedForward::forward_hidden(const Tensor& x, std::span<const std::int64_t> 
   }
 }
 
-void FeedForward::backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch,
-                                 const Saved& saved, Tensor dx, bool add_to_dx) {
+void FeedForward::forward_hidden(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved) {
+  if (networks() > 0) hidden_of(x, row_begin, saved);
+}
+
+void FeedForward::forward_hidden(const Tensor& x, const Tensor& row_begin, const Saved& saved) {
+  hidden_of(x, row_begin, saved);
+}
+
+void FeedForward::forward(const Tensor& x, std::span<const std::int64_t> row_begin, const Saved& saved, Tensor y) {
   if (networks() == 0) return;
+  hidden_of(x, row_begin, saved);
+  grouped_gemm(saved.hidden, row_begin, forward_forms(down_), y);
+}
+
+void FeedForward::forward(const Tensor& x, const Tensor& row_begin, const Saved& saved, Tensor y) {
+  hidden_of(x, row_begin, saved);
+  grouped_gemm(saved.hidden, row_begin, forward_forms(down_), y);
+}
+
+template <class RowBegin>
+void FeedForward::input_gradient(const Tensor& dy, const RowBegin& row_begin, Arena& scratch, const Saved& saved,
+                                 Tensor dx, bool add_to_dx) {
   const ArenaScope scope(scratch);
   Tensor dhidden = allocate(scratch, saved.hidden.shape(), saved.hidden.dtype());
   grouped_gemm(dy, row_begin, backward_forms(down_), dhidden);
@@ -98,11 +110,37 @@ void FeedForward::backward_input(const Tensor& dy, std::span<const std::int64_t>
   grouped_gemm(saved.up, row_begin, backward_forms(up_), dx, add_to_dx);
 }
 
+void FeedForward::backward_input(const Tensor& dy, std::span<const std::int64_t> row_begin, Arena& scratch,
+                                 const Saved& saved, Tensor dx, bool add_to_dx) {
+  if (networks() > 0) input_gradient(dy, row_begin, scratch, saved, dx, add_to_dx);
+}
+
+void FeedForward::backward_input(const Tensor& dy, const Tensor& row_begin, Arena& scratch, const Saved& saved,
+                                 Tensor dx, bool add_to_dx) {
+  input_gradient(dy, row_begin, scratch, saved, dx, add_to_dx);
+}
+
+// add(dy, x, weights): of one product each.
+template <class AddGradients>
+void FeedForward::weight_gradients(const Tensor& dy, const Tensor& x, const Saved& saved, const AddGradients& add) {
+  add(dy, saved.hidden, gradient_sums(down_));
+  if (activation_ == Activation::SwiGLU) add(saved.gate, x, gradient_sums(gate_));
+  add(saved.up, x, gradient_sums(up_));
+}
+
 void FeedForward::backward_weights(const Tensor& dy, const Tensor& x, const RowSegments& rows, const Saved& saved) {
   if (networks() == 0) return;
-  add_weight_gradients(dy, saved.hidden, rows, down_);
-  if (activation_ == Activation::SwiGLU) add_weight_gradients(saved.gate, x, rows, gate_);
-  add_weight_gradients(saved.up, x, rows, up_);
+  weight_gradients(dy, x, saved, [&](const Tensor& left, const Tensor& right, const auto& sums) {
+    grouped_weight_gradient(left, right, rows.ranges, rows.segment_begin, rows.network_begin, sums);
+  });
+}
+
+void FeedForward::backward_weights(const Tensor& dy, const Tensor& x, const Tensor& row_begin, const Saved& saved) {
+  std::vector<std::int64_t> one_each(usize(networks() + 1));
+  std::iota(one_each.begin(), one_each.end(), 0);
+  weight_gradients(dy, x, saved, [&](const Tensor& left, const Tensor& right, const auto& sums) {
+    grouped_weight_gradient(left, right, row_begin, one_each, sums);
+  });
 }
 
 FeedForward::Carried FeedForward::allocate_carried(Arena& arena) const {

@@ -50,6 +50,13 @@ class FeedForward {
                       Tensor dx, bool add_to_dx);
   // After backward_input() of all rows: the weights' gradients.
   void backward_weights(const Tensor& dy, const Tensor& x, const RowSegments& rows, const Saved& saved);
+  // The same where row_begin lies on a CUDA device, int32 [networks + 1], and the host does not know it. Each network's
+  // rows are one micro-batch.
+  void forward(const Tensor& x, const Tensor& row_begin, const Saved& saved, Tensor y);
+  void forward_hidden(const Tensor& x, const Tensor& row_begin, const Saved& saved);
+  void backward_input(const Tensor& dy, const Tensor& row_begin, Arena& scratch, const Saved& saved, Tensor dx,
+                      bool add_to_dx);
+  void backward_weights(const Tensor& dy, const Tensor& x, const Tensor& row_begin, const Saved& saved);
   // Those of one network whose segment is split over several calls, one chain over all of them: the sums of the calls
   // so far are in `carried`, which is zero before the first one; add_carried() adds it to the gradients and makes it
   // zero.
@@ -67,6 +74,15 @@ class FeedForward {
   void backward(const Tensor& dy, const Tensor& x, Arena& scratch, const Saved& saved, Tensor dx, bool add_to_dx);
 
  private:
+  // RowBegin: std::span<const std::int64_t> or Tensor.
+  template <class RowBegin>
+  void hidden_of(const Tensor& x, const RowBegin& row_begin, const Saved& saved);
+  template <class RowBegin>
+  void input_gradient(const Tensor& dy, const RowBegin& row_begin, Arena& scratch, const Saved& saved, Tensor dx,
+                      bool add_to_dx);
+  template <class AddGradients>
+  void weight_gradients(const Tensor& dy, const Tensor& x, const Saved& saved, const AddGradients& add);
+
   Activation activation_;
   std::int64_t inner_width_ = 0;
   std::vector<PackedWeight> gate_, up_, down_;

@@ -6,6 +6,7 @@
 #include "comm/base/numerics.h"
 #include "comm/exchange/plan.h"
 #include "layers/dense/feed_forward.h"
+#include "layers/moe/slot_sort.h"
 
 #include <cstdint>
 #include <span>
@@ -52,6 +53,21 @@ class Experts {
                 Tensor dweight);
   // After backward() of all pieces: the weights' gradients, one partial for each expert and source.
   void backward_weights(const Saved& saved);
+
+  // The same for a rank alone whose rows lie on a CUDA device: from the router's choices to the sums of the outputs
+  // without a word from the host, which does not know how many slots an expert has. All experts are here.
+  struct Alone {
+    SortedSlots slots;
+    Tensor input, output;  // [T K, D], sorted
+    FeedForward::Saved feed_forward;
+  };
+  // x: [T, D]; chosen: int32 [T, K], weights: [T, K]; begin: int32 [E + 1], for saved.slots.begin. y: [T, D] is
+  // combine_slots() of saved.output.
+  void forward_alone(const Tensor& x, const Tensor& chosen, const Tensor& weights, const Tensor& begin, Arena& arena,
+                     Arena& hidden, Alone& saved);
+  void forward_hidden_alone(Arena& hidden, Alone& saved);  // again: its memory has not been kept
+  // dx: [T, D] is assigned, dweights: [T, K]
+  void backward_alone(const Tensor& dy, Arena& scratch, Alone& saved, Tensor dx, Tensor dweights);
 
   // Where pieces are worked off one at a time and forgotten, a source's slots may be spread over several of them. What
   // the chains of its partials have come to is carried from one to the next.

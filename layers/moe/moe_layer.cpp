@@ -1,5 +1,6 @@
 #include "layers/moe/moe_layer.h"
 
+#include "comm/device/host_view.h"
 #include "comm/group/environment.h"
 
 namespace switchyard {
@@ -45,19 +46,51 @@ void MoeLayer::place(Placement placement, Experts experts) {
   experts_ = std::move(experts);
 }
 
-MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved,
-                            Tensor y) {
+bool MoeLayer::goes_alone(const Tensor& x, double capacity_factor) const {
+  const LaneSettings& lane = lane_->settings();
+  const std::int64_t bound = lane.plan.max_received_rows;
+  return device_ != nullptr && lane_->group().size() == 1 && capacity_factor == 0 && pairs_.empty() &&
+         (bound == 0 || x.dim(0) <= bound) && travels_as_it_is(lane.wire, x.dtype());
+}
+
+void MoeLayer::make_room_for_report(Arena& kept, Saved& saved) const {
+  if (device_ == nullptr) return;
+  const std::int64_t experts = router_.settings().experts;
+  saved.router.sums = allocate(kept, {experts + 2}, DType::F64);
+  saved.expert_begin = allocate(kept, {experts + 1}, DType::I32);
+}
+
+MoeReport MoeLayer::report(Saved& saved) const {
+  MoeReport report;
+  if (saved.alone) {
+    Device& device = saved.expert_begin.device();
+    const HostView<std::int32_t> begin(device, saved.expert_begin.i32(), saved.expert_begin.size());
+    for (std::int64_t e = 0; e < router_.settings().experts; ++e) {
+      saved.assignment.chosen.push_back(begin[e + 1] - begin[e]);
+      report.kept += begin[e + 1] - begin[e];
+    }
+  } else {
+    report.kept = isize(saved.assignment.kept.size());
+    report.dropped = saved.assignment.dropped;
+  }
+  report.chosen = saved.assignment.chosen;
+  report.losses = device_ == nullptr ? saved.losses : router_.losses(saved.router, report.chosen);
+  saved.router.sums = Tensor();  // a second forward need not make them
+  return report;
+}
+
+void MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
   const RouterSettings& settings = router_.settings();
   const std::int64_t tokens = x.dim(0);
   saved.x = x;
 
   router_.forward(x, arena, scratch, saved.router);
+  saved.alone = goes_alone(x, capacity_factor);
+  if (saved.alone) return forward_alone(x, arena, scratch, saved, y);
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
   if (!pairs_.empty()) add_pairs(saved.assignment, settings.experts, pairs_);
-  // Here, where the host has just waited for the router's choice: later it would wait for the experts.
-  MoeReport report;
-  report.losses = router_.losses(saved.router, saved.assignment.chosen);
+  if (device_ == nullptr) saved.losses = router_.losses(saved.router, saved.assignment.chosen);
   const Rank sender = lane_->group().rank();
   std::vector<Slot> slots;
   slots.reserve(saved.assignment.kept.size());
@@ -79,11 +112,37 @@ MoeReport MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& aren
   } else {
     forward_pieces(x, arena, scratch, saved, y);
   }
+}
 
-  report.chosen = saved.assignment.chosen;
-  report.kept = isize(saved.assignment.kept.size());
-  report.dropped = saved.assignment.dropped;
-  return report;
+void MoeLayer::forward_alone(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+  const ArenaScope scope(scratch);
+  Arena& hidden = keep_hidden_ ? arena : scratch;
+  if (!saved.expert_begin.defined()) {  // nobody will ask
+    saved.expert_begin = allocate(arena, {router_.settings().experts + 1}, DType::I32);
+  }
+  set_progress(progress_step(), "experts");
+  experts_.forward_alone(x, saved.router.experts, saved.router.weights, saved.expert_begin, arena, hidden,
+                         saved.experts_alone);
+  combine_slots(saved.experts_alone.output, saved.experts_alone.slots, y);
+  set_progress(progress_step(), "forward");
+  if (!shared_) return;
+  Tensor shared_y = allocate(scratch, y.shape(), y.dtype());
+  shared_->forward(x, hidden, saved.shared, shared_y);
+  add_in_place(shared_y, y);
+}
+
+void MoeLayer::backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx) {
+  const ArenaScope scope(scratch);
+  if (!keep_hidden_) {
+    set_progress(progress_step(), "experts (forward again)");
+    experts_.forward_hidden_alone(scratch, saved.experts_alone);
+  }
+  set_progress(progress_step(), "experts (backward)");
+  Tensor dweights = allocate(scratch, saved.router.weights.shape());
+  experts_.backward_alone(dy, scratch, saved.experts_alone, dx, dweights);
+  set_progress(progress_step(), "backward");
+  if (shared_) add_in_place(backward_shared(dy, scratch, saved), dx);
+  router_.backward(dweights, saved.x, saved.router, saved.assignment.chosen, scratch, dx);
 }
 
 void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
@@ -135,6 +194,13 @@ void MoeLayer::forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Ten
 void MoeLayer::forward_again(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved) {
   saved.x = x;
   router_.forward(x, arena, scratch, saved.router);
+  if (saved.alone) {
+    if (shared_) shared_->forward_hidden(x, arena, saved.shared);
+    set_progress(progress_step(), "experts (forward again)");
+    experts_.forward_alone(x, saved.router.experts, saved.router.weights, saved.expert_begin, arena, arena,
+                           saved.experts_alone);
+    return set_progress(progress_step(), "forward again");
+  }
   if (saved.plan.in_rounds) {  // backward_rounds() does the rest
     if (shared_) shared_->forward_hidden(x, arena, saved.shared);
     return;
@@ -156,6 +222,7 @@ void MoeLayer::forward_again(const Tensor& x, Arena& arena, Arena& scratch, Save
 }
 
 void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx) {
+  if (saved.alone) return backward_alone(dy, scratch, saved, dx);
   const RouterSettings& settings = router_.settings();
   const std::int64_t tokens = dy.dim(0);
   const ArenaScope scope(scratch);

@@ -43,6 +43,11 @@ class MoeLayer {
     Assignment assignment;
     Plan plan;
     Experts::Saved experts;
+    // Of a rank alone on a CUDA device (see Experts::Alone), instead of the assignment and the plan.
+    bool alone = false;
+    Tensor expert_begin;  // int32 [E + 1]
+    Experts::Alone experts_alone;
+    Router::Losses losses;  // on the CPU; on a CUDA device report() makes them
     FeedForward::Saved shared;
   };
   // device: see RowLane. shared: one network on every token (shared experts side by side are one wider network), or
@@ -57,8 +62,13 @@ class MoeLayer {
   // From now on: which experts tokens choose together is added to `pairs` (see add_pairs), [E, E], which outlives this.
   void count_pairs(std::span<std::int64_t> pairs) { pairs_ = pairs; }
 
+  // Before forward(), where report() will be asked for: what that needs comes from an arena that is kept until then.
+  void make_room_for_report(Arena& kept, Saved& saved) const;
   // capacity_factor: see expert_capacity(). x, y: [T, D].
-  MoeReport forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  void forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  // After forward(), before backward(). On a CUDA device the host waits here for what it has launched so far, and not
+  // before, where it need not know where slots go.
+  MoeReport report(Saved& saved) const;
   // Before backward(), where the arena of forward() has been given up: what is in `saved` besides the assignment and
   // the plan is made again. The rows are sent to the experts once more; nothing comes back. x: as in forward().
   void forward_again(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);
@@ -70,6 +80,9 @@ class MoeLayer {
   void forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y);
   void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
   void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
+  bool goes_alone(const Tensor& x, double capacity_factor) const;
+  void forward_alone(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  void backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);
   Tensor backward_shared(const Tensor& dy, Arena& scratch, Saved& saved);  // [T, D], the gradient of their input
 
   Router router_;

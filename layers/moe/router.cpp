@@ -1,5 +1,6 @@
 #include "layers/moe/router.h"
 
+#include "comm/device/host_view.h"
 #include "layers/moe/balance.h"
 #include "layers/ops/activation.h"
 #include "layers/ops/convert.h"
@@ -19,10 +20,18 @@ void Router::forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved
   Tensor logits = allocate(scratch, {tokens, settings_.experts});
   linear_.forward(converted(x, DType::F32, scratch), logits);
   softmax_topk(logits, settings_.renormalise, saved.probabilities, saved.experts, saved.weights, saved.log_sum_exp);
+  if (saved.sums.defined()) router_sums(saved.probabilities, saved.log_sum_exp, saved.sums);
 }
 
 Router::Losses Router::losses(const Saved& saved, std::span<const std::int64_t> chosen) const {
-  const RouterFigures figures = router_figures(saved.probabilities, saved.log_sum_exp, settings_.top_k, chosen);
+  RouterFigures figures;
+  if (on_cpu(saved.probabilities)) {
+    figures = router_figures(saved.probabilities, saved.log_sum_exp, settings_.top_k, chosen);
+  } else {
+    Device& device = saved.sums.device();
+    const HostView<double> sums(device, static_cast<double*>(saved.sums.raw()), saved.sums.size());
+    figures = router_figures(sums.span(), saved.log_sum_exp.size(), settings_.top_k, chosen);
+  }
   return {settings_.aux_loss * figures.balance, settings_.z_loss * figures.z, figures.entropy};
 }
 

@@ -23,6 +23,7 @@ class Router {
     Tensor experts;        // int32 [T, K]
     Tensor weights;        // [T, K]
     Tensor log_sum_exp;    // [T]
+    Tensor sums;           // fp64 [E + 2], see router_sums(): on a CUDA device, where losses() will be asked for
   };
   struct Losses {
     double aux = 0;      // weighted, as added to the loss
@@ -33,7 +34,7 @@ class Router {
 
   const RouterSettings& settings() const { return settings_; }
   void forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);
-  // chosen: [E], slots an expert was chosen for, before drops.
+  // chosen: [E], slots an expert was chosen for, before drops. On a CUDA device the host waits for saved.sums.
   Losses losses(const Saved& saved, std::span<const std::int64_t> chosen) const;
   // dx += the gradient through the scores, from the gate weights' gradient [T, K] and both losses.
   void backward(const Tensor& dweights, const Tensor& x, const Saved& saved, std::span<const std::int64_t> chosen,

@@ -5,6 +5,8 @@
 #include "layers/ops/convert.h"
 #include "layers/ops/rows.h"
 
+#include <algorithm>
+#include <array>
 #include <numeric>
 #include <span>
 
@@ -33,6 +35,11 @@ DType type_on(Wire wire, DType rows) {
 }
 
 }  // namespace
+
+bool travels_as_it_is(const WireFormats& wire, DType rows) {
+  const std::array<Wire, 4> ways = {wire.dispatch, wire.combine, wire.dispatch_backward, wire.combine_backward};
+  return std::all_of(ways.begin(), ways.end(), [&](Wire way) { return type_on(way, rows) == rows; });
+}
 
 void RowLane::exchange_rows(const Tensor& from, const std::vector<std::int64_t>& from_begin, Wire wire, Tensor to,
                             const std::vector<std::int64_t>& to_begin) {

@@ -15,6 +15,9 @@
 
 namespace switchyard {
 
+// Whether rows of this type go over a device's wire with their own bits, each way.
+bool travels_as_it_is(const WireFormats& wire, DType rows);
+
 class RowLane {
  public:
   using Ticket = ExchangeLane::Ticket;

@@ -35,8 +35,8 @@ void check_rows(const char* op, const Tensor& rows, const SortedSlots& sorted, c
 
 }  // namespace
 
-SortedSlots allocate_sorted_slots(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, Arena& arena) {
-  return {.begin = allocate(arena, {experts + 1}, DType::I32),
+SortedSlots allocate_sorted_slots(std::int64_t tokens, std::int64_t top_k, const Tensor& begin, Arena& arena) {
+  return {.begin = begin,
           .token = allocate(arena, {tokens * top_k}, DType::I32),
           .weight = allocate(arena, {tokens * top_k}),
           .place = allocate(arena, {tokens, top_k}, DType::I32),

@@ -15,7 +15,8 @@ struct SortedSlots {
   Tensor place;   // int32 [T, K]: where slot k of a token has come
   Tensor lists;   // int32 [T, K]: a token's places, ascending: the order of its experts
 };
-SortedSlots allocate_sorted_slots(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, Arena& arena);
+// begin: as in SortedSlots; the rest comes from the arena.
+SortedSlots allocate_sorted_slots(std::int64_t tokens, std::int64_t top_k, const Tensor& begin, Arena& arena);
 
 // experts: int32 [T, K], those of a token all different, each from 0 to E - 1; weights: [T, K]
 void sort_slots(const Tensor& experts, const Tensor& weights, const SortedSlots& sorted);

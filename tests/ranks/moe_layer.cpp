@@ -167,7 +167,9 @@ void check_layer(const std::string& name, const OracleSettings& s, Numerics nume
   Tensor y = allocate(arena, input.shape());
   Tensor dx = allocate(arena, input.shape());
   MoeLayer::Saved saved;
-  const MoeReport report = layer.forward(input, s.capacity_factor, arena, scratch, saved, y);
+  layer.make_room_for_report(arena, saved);
+  layer.forward(input, s.capacity_factor, arena, scratch, saved, y);
+  const MoeReport report = layer.report(saved);
   layer.backward(gradient, scratch, saved, dx);
 
   const OracleResult& mine = wanted[usize(rank)];

@@ -72,7 +72,8 @@ TEST_CASE("slots are sorted by expert, in the order of tokens") {
     const auto weights = random_values(c.tokens * c.top_k, 1);
     const Wanted wanted = sorted_by_host(c, experts, weights);
     Arena arena(device);
-    const SortedSlots sorted = allocate_sorted_slots(c.tokens, c.top_k, c.experts, arena);
+    const SortedSlots sorted =
+        allocate_sorted_slots(c.tokens, c.top_k, allocate(arena, {c.experts + 1}, DType::I32), arena);
     for (const Tensor& tensor : {sorted.begin, sorted.token, sorted.weight, sorted.place, sorted.lists}) {
       device.fill(tensor.raw(), 0xff, Bytes(tensor.size() * 4), device.stream());
     }
@@ -125,7 +126,7 @@ TEST_CASE("an expert that is none takes no place") {
   const DeviceTensor chosen = index_tensor(device, {0, 2, 7, 1, -1, 0});
   const DeviceTensor weights(device, {1, 2, 3, 4, 5, 6}, {3, 2});
   Arena arena(device);
-  const SortedSlots sorted = allocate_sorted_slots(3, 2, 3, arena);
+  const SortedSlots sorted = allocate_sorted_slots(3, 2, allocate(arena, {4}, DType::I32), arena);
   sort_slots(chosen.get().reshaped({3, 2}), weights, sorted);
   CHECK(host_values<std::int32_t>(sorted.begin) == std::vector<std::int32_t>{0, 2, 3, 4});
   CHECK(host_values<std::int32_t>(sorted.place) == std::vector<std::int32_t>{0, 3, -1, 2, -1, 1});
@@ -137,7 +138,7 @@ TEST_CASE("an expert that is none takes no place") {
 TEST_CASE("sorting slots asks for tensors that fit") {
   Device& device = cuda_device();
   Arena arena(device);
-  const SortedSlots sorted = allocate_sorted_slots(3, 2, 4, arena);
+  const SortedSlots sorted = allocate_sorted_slots(3, 2, allocate(arena, {5}, DType::I32), arena);
   const DeviceTensor weights(device, Shape{3, 2}), few(device, Shape{2, 2});
   const DeviceTensor chosen = index_tensor(device, {0, 1, 2, 3, 0, 1});
   CHECK_THROWS_WITH(sort_slots(chosen, weights, sorted), Catch::Contains("sort_slots: experts is [6], wanted [3, 2]"));
@@ -145,7 +146,7 @@ TEST_CASE("sorting slots asks for tensors that fit") {
   const DeviceTensor rows(device, Shape{5, 4}), y(device, Shape{3, 4});
   CHECK_THROWS_WITH(combine_slots(rows, sorted, y), Catch::Contains("rows is [5, 4], wanted [6, 4]"));
   Arena on_cpu(cpu_device());
-  CHECK_THROWS(sum_slots(rows, allocate_sorted_slots(3, 2, 4, on_cpu), y));
+  CHECK_THROWS(sum_slots(rows, allocate_sorted_slots(3, 2, allocate(on_cpu, {5}, DType::I32), on_cpu), y));
 }
 
 }  // namespace

@@ -4,18 +4,16 @@
 
 namespace switchyard {
 
-std::optional<MoeReport> Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor,
-                                        const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+void Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope, Arena& arena,
+                    Arena& scratch, Saved& saved, Tensor y) {
   saved.x = x;
   const Tensor attended = attend(sequences, rope, arena, scratch, saved);
-  std::optional<MoeReport> report;
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
-    report = moe->forward(saved.fed, capacity_factor, arena, scratch, saved.moe, y);
+    moe->forward(saved.fed, capacity_factor, arena, scratch, saved.moe, y);
   } else {
     std::get<FeedForward>(feed_).forward(saved.fed, arena, saved.dense, y);
   }
   add_in_place(attended, y);
-  return report;
 }
 
 Tensor Block::attend(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved) {
@@ -24,9 +22,8 @@ Tensor Block::attend(std::int64_t sequences, const Tensor& rope, Arena& arena, A
   Tensor normed = allocate(arena, x.shape(), x.dtype());
   attention_norm_.forward(x, arena, saved.attention_norm, normed);
   attention_.forward(normed, sequences, rope, arena, scratch, saved.attention, attended);
-  add_in_place(x, attended);
   saved.fed = allocate(arena, x.shape(), x.dtype());
-  feed_norm_.forward(attended, arena, saved.feed_norm, saved.fed);
+  feed_norm_.forward_sum(x, attended, arena, saved.feed_norm, saved.fed);
   return attended;
 }
 

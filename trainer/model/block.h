@@ -8,7 +8,6 @@
 #include "layers/moe/moe_layer.h"
 
 #include <memory>
-#include <optional>
 #include <variant>
 
 namespace switchyard {
@@ -33,9 +32,9 @@ class Block {
   bool is_moe() const { return std::holds_alternative<MoeLayer>(feed_); }
   MoeLayer* moe() { return std::get_if<MoeLayer>(&feed_); }  // null for a dense layer
 
-  // x: [T, D] -> y: [T, D]. A report where the layer is a mixture.
-  std::optional<MoeReport> forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope,
-                                   Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  // x: [T, D] -> y: [T, D]. A mixture's report is asked for by moe()->report(saved.moe), if at all.
+  void forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope, Arena& arena,
+               Arena& scratch, Saved& saved, Tensor y);
   // Before backward(), where the arena of forward() has been given up and saved.x alone has been kept: what else is in
   // `saved` is made again, with the same bits.
   void forward_again(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved);

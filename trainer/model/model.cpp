@@ -152,11 +152,11 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));
     Tensor next = allocate(activations_, stream.shape(), stream.dtype());
+    if (const MoeLayer* moe = blocks_[l].moe()) moe->make_room_for_report(activations_, saved[l].moe);
     std::optional<ArenaScope> forgotten;
     if (again) forgotten.emplace(activations_);
-    std::optional<MoeReport> moe = blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_,
-                                                      activations_, scratch_, saved[l], next);
-    if (moe) report.moe.push_back(std::move(*moe));
+    blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_, activations_, scratch_,
+                       saved[l], next);
     stream = next;
   }
   set_progress_layer(-1);
@@ -170,6 +170,11 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   check_targets(batch.targets, config_.model.vocab);
   cross_entropy_and_backward(hidden, head_.forward(), head_.backward(), copy_to_device(batch.targets), scale, scratch_,
                              losses, dhidden, head_.gradient());
+
+  // Now that a GPU has work up to the loss.
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    if (const MoeLayer* moe = blocks_[l].moe()) report.moe.push_back(moe->report(saved[l].moe));
+  }
 
   set_progress(progress_step(), "backward");
   Tensor dstream = allocate(activations_, stream.shape(), stream.dtype());
