@@ -13,8 +13,8 @@ namespace switchyard {
 namespace {
 
 void add_bench_gemm(CLI::App& parent, Run& run) {
-  auto* command =
-      parent.add_subcommand("gemm", "The grouped products of an expert layer, beside OpenBLAS and the core's peak");
+  auto* command = parent.add_subcommand(
+      "gemm", "The grouped products of an expert layer, beside OpenBLAS and the core's peak, or cuBLAS");
   auto options = std::make_shared<BenchGemmOptions>();
   command->add_option("--threads", options->threads, "Threads (0: as many as OpenMP has)")
       ->check(CLI::NonNegativeNumber)
@@ -30,6 +30,12 @@ void add_bench_gemm(CLI::App& parent, Run& run) {
       ->capture_default_str();
   command->add_option("--experts", options->experts, "Groups of the grouped product")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--rows", options->rows, "Rows an expert, one count or more (default: a choice of them)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--dtype", options->dtype, "Of rows and weights on a GPU")
+      ->check(CLI::IsMember({"bf16", "fp32"}))
       ->capture_default_str();
   command->add_flag("--all-rows", options->all_rows, "Every row count from 1 to 2048, not a choice of them");
   command->add_flag("--json", options->json, "End with one line that holds one JSON object");

@@ -242,14 +242,15 @@ int bench_gemm(const BenchGemmOptions& options) {
   require(options.threads >= 0 && options.experts > 0 && options.d_model > 0 && options.d_ff > 0,
           "bench gemm: threads {}, experts {}, d_model {}, d_ff {}: sizes must be positive", options.threads,
           options.experts, options.d_model, options.d_ff);
+  if (options.device != "cpu") return bench_gemm_on_device(options);
   const int threads_before = omp_get_max_threads();
   const int threads = options.threads > 0 ? options.threads : threads_before;
   omp_set_num_threads(threads);
   const std::unique_ptr<OpenBlas> blas = OpenBlas::load();
   if (blas != nullptr) blas->set_threads(threads);
 
-  const std::vector<std::int64_t> counts = row_counts(options.all_rows);
-  Layer layer(options, counts.back());
+  const std::vector<std::int64_t> counts = options.rows.empty() ? row_counts(options.all_rows) : options.rows;
+  Layer layer(options, *std::max_element(counts.begin(), counts.end()));
   double peak = measure_peak_gflops(threads, 0.2);
   const std::string target = hwy::TargetName(best_target());
   fmt::print(
