@@ -31,6 +31,7 @@ ABSENT(attention, const AttentionShape&, const Tensor&, const Tensor&, const Ten
 ABSENT(attention_backward, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
        const Tensor&, const Tensor&, Arena&, Tensor, Tensor, Tensor)
 ABSENT(attention_decode, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&, std::int64_t, Tensor)
+ABSENT(balance_loss_gradient, const Tensor&, double, Tensor)
 ABSENT(combine_slots, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(continue_weight_gradient, const Tensor&, const Tensor&, Tensor)
 ABSENT(convert, const Tensor&, Tensor)

@@ -23,6 +23,7 @@ struct Arena::State {
   std::int64_t offset = 0;  // in the current chunk
   std::int64_t in_use = 0;
   std::int64_t peak = 0;
+  std::int64_t moves = 0;
 };
 
 Arena::Arena(Device& device, Bytes chunk) : state_(std::make_unique<State>()) {
@@ -41,6 +42,7 @@ void* Arena::take(Bytes bytes) {
 
   if (s.chunks.empty()) {
     s.chunks.emplace_back(*s.device, Bytes(round_up(std::max(size, s.peak), s.unit)));
+    ++s.moves;
     s.current = 0;
     s.offset = 0;
   } else if (s.offset + size > s.chunks[s.current].size().value()) {
@@ -49,6 +51,7 @@ void* Arena::take(Bytes bytes) {
       // The chunks from here on are empty and too small: kept, they would add to the most that the process ever holds.
       s.chunks.resize(next);
       s.chunks.emplace_back(*s.device, Bytes(round_up(size, s.unit)));
+      ++s.moves;
     }
     s.current = next;
     s.offset = 0;
@@ -71,7 +74,10 @@ Arena::Mark Arena::mark() const {
 void Arena::release(Mark mark) {
   State& s = *state_;
   require(mark.in_use <= s.in_use, "an arena with {} bytes in use is asked to go back to {}", s.in_use, mark.in_use);
-  if (mark.in_use == 0 && s.chunks.size() > 1) s.chunks.clear();  // take() makes one of the peak's size
+  if (mark.in_use == 0 && s.chunks.size() > 1) {
+    s.chunks.clear();  // take() makes one of the peak's size
+    ++s.moves;
+  }
   s.current = mark.in_use == 0 ? 0 : mark.chunk;
   s.offset = mark.in_use == 0 ? 0 : mark.offset;
   s.in_use = mark.in_use;
@@ -82,6 +88,9 @@ Device& Arena::device() const {
 }
 Bytes Arena::in_use() const {
   return Bytes(state_->in_use);
+}
+std::int64_t Arena::moves() const {
+  return state_->moves;
 }
 Bytes Arena::peak() const {
   return Bytes(state_->peak);

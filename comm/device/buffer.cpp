@@ -29,7 +29,12 @@ void Buffer::zero() {
 
 struct Device::Workspace {
   Buffer memory;
+  std::int64_t moves = 0;
 };
+
+std::unique_ptr<WorkGraph> Device::capture(const std::function<void()>&) {
+  return nullptr;
+}
 
 void* Device::workspace(Bytes bytes) {
   if (workspace_ == nullptr) workspace_ = std::make_shared<Workspace>();
@@ -38,8 +43,13 @@ void* Device::workspace(Bytes bytes) {
     stream().synchronize();  // what has been asked for before may be in use
     memory = Buffer();
     memory = Buffer(*this, bytes);
+    ++workspace_->moves;
   }
   return memory.data();
+}
+
+std::int64_t Device::workspace_moves() const {
+  return workspace_ == nullptr ? 0 : workspace_->moves;
 }
 
 }  // namespace switchyard

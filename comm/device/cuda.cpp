@@ -54,6 +54,24 @@ class CudaStream final : public Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+class CudaGraph final : public WorkGraph {
+ public:
+  // Takes the graph over.
+  CudaGraph(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
+    const cudaError_t code = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(code, "cudaGraphInstantiate");
+  }
+  ~CudaGraph() override { cudaGraphExecDestroy(executable_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+  void launch() override { check(cudaGraphLaunch(executable_, stream_), "cudaGraphLaunch"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
 cudaStream_t native(Stream& stream) {
   auto* const ours = dynamic_cast<CudaStream*>(&stream);
   require(ours != nullptr, "a CUDA device was given another device's stream");
@@ -94,6 +112,7 @@ class CudaDevice final : public Device {
   void* allocate(Bytes bytes) override {
     require(bytes.value() >= 0, "asked for a memory block of {} bytes", bytes.value());
     if (bytes.value() == 0) return nullptr;
+    refuse_in_capture("take memory");
     void* memory = nullptr;
     const cudaError_t code = cudaMalloc(&memory, usize(bytes.value()));
     if (code == cudaErrorMemoryAllocation) {
@@ -119,6 +138,7 @@ class CudaDevice final : public Device {
   }
 
   void copy_to_host(void* host, const void* memory, Bytes bytes, Stream& stream) override {
+    refuse_in_capture("copy to the host");
     const DeviceWork work(*this, "copies to the host", {.bytes = static_cast<double>(bytes.value())});
     const std::lock_guard lock(staging_);
     const cudaStream_t on = native(stream);
@@ -146,6 +166,7 @@ class CudaDevice final : public Device {
   }
 
   void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) override {
+    refuse_in_capture("copy from the host");
     const DeviceWork work(*this, "copies from the host", {.bytes = static_cast<double>(bytes.value())});
     const std::lock_guard lock(staging_);
     for (std::int64_t begin = 0; begin < bytes.value(); begin += Staging::size) {
@@ -168,6 +189,24 @@ class CudaDevice final : public Device {
 
   Stream& stream() override { return stream_; }
 
+  std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) override {
+    const cudaStream_t stream = stream_.get();
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    captures_ = true;
+    try {
+      work();
+    } catch (...) {
+      captures_ = false;
+      if (cudaStreamEndCapture(stream, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+      cudaGetLastError();  // what went wrong is told already
+      throw;
+    }
+    captures_ = false;
+    check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    return std::make_unique<CudaGraph>(graph, stream);
+  }
+
   void keep_record(bool keep) override {
     keeps_record_ = keep;
     if (keep && record_ == nullptr) record_ = std::make_unique<CudaWorkRecord>(stream_.get());
@@ -175,11 +214,15 @@ class CudaDevice final : public Device {
   WorkRecord* record() override { return keeps_record_ ? record_.get() : nullptr; }
 
  private:
+  void refuse_in_capture(const char* deed) const {
+    require(!captures_, "{}: nothing may {} while its work is captured", name(), deed);
+  }
   static double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
   int index_;
   int multiprocessors_ = 0;
   CudaStream stream_;
+  bool captures_ = false;
   bool keeps_record_ = false;
   std::unique_ptr<CudaWorkRecord> record_;
   std::mutex staging_;

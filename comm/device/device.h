@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,6 +23,13 @@ class Stream {
 };
 
 class WorkRecord;
+
+// Work of a device's main stream that was given once and is done again as a whole, on the same memory.
+class WorkGraph {
+ public:
+  virtual ~WorkGraph() = default;
+  virtual void launch() = 0;
+};
 
 class Device {
  public:
@@ -48,8 +56,14 @@ class Device {
   virtual void keep_record(bool) {}
   virtual WorkRecord* record() { return nullptr; }
 
+  // What `work` gives the main stream is not done but kept. Meanwhile no memory may be taken or given back and the host
+  // may neither wait nor copy: that is an Error. Null where a device has no such thing (the CPU); work is then not
+  // called.
+  virtual std::unique_ptr<WorkGraph> capture(const std::function<void()>& work);
+
   // Room for one op of the main stream, until the next op asks for it; grows and stays.
   void* workspace(Bytes bytes);
+  std::int64_t workspace_moves() const;  // how often it has grown, and so come to lie elsewhere
 
  private:
   struct Workspace;
@@ -114,6 +128,8 @@ class Arena {
   Bytes in_use() const;
   Bytes peak() const;      // the most that was in use at once
   Bytes reserved() const;  // what it holds of the device
+  // How often its memory has changed. As long as it has not, the same calls give the same addresses.
+  std::int64_t moves() const;
 
  private:
   struct State;

@@ -32,6 +32,10 @@ class AttentionLayer {
   void decode(const Tensor& x, std::int64_t past, const Tensor& rope_table, KeyValueCache& cache, Arena& scratch,
               Tensor y);
 
+  void pack() {  // see PackedWeight
+    for (Linear* const linear : {&q_, &k_, &v_, &o_}) linear->pack();
+  }
+
  private:
   AttentionShape shape(std::int64_t sequences, std::int64_t rows) const;
 

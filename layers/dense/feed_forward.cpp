@@ -39,6 +39,12 @@ FeedForward::FeedForward(std::span<const FeedForwardWeights> networks, Activatio
   }
 }
 
+void FeedForward::pack() {
+  for (std::vector<PackedWeight>* const weights : {&gate_, &up_, &down_}) {
+    for (PackedWeight& weight : *weights) weight.pack();
+  }
+}
+
 FeedForward::Saved FeedForward::Saved::slice(std::int64_t begin, std::int64_t count) const {
   return {gate.defined() ? gate.slice(begin, count) : Tensor(), up.slice(begin, count), hidden.slice(begin, count)};
 }

@@ -37,6 +37,7 @@ class FeedForward {
   };
   FeedForward(std::span<const FeedForwardWeights> networks, Activation activation);
 
+  void pack();  // see PackedWeight
   std::int64_t networks() const { return static_cast<std::int64_t>(up_.size()); }
   Saved allocate_saved(std::int64_t rows, DType dtype, Arena& arena) const;
 

@@ -9,6 +9,7 @@ class Linear {
  public:
   explicit Linear(Parameter& weight) : weight_(weight) {}
 
+  void pack() { weight_.pack(); }
   void forward(const Tensor& x, Tensor y) { gemm(x, weight_.forward(), y); }
   // dx is assigned, or added to; the weight's gradient is added to.
   void backward(const Tensor& dy, const Tensor& x, Tensor dx, bool add_to_dx) {

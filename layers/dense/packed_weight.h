@@ -14,6 +14,11 @@ class PackedWeight {
   Parameter& parameter() const { return *parameter_; }
   const GradientSum& gradient() const { return parameter_->gradient(); }
 
+  // Both forms, now: what is recorded and done again (Device::capture) must not have to make them.
+  void pack() {
+    forward();
+    backward();
+  }
   const PackedMatrix& forward() {  // y = x W^T
     if (forward_version_ != parameter_->version()) {
       forward_.pack_transposed(parameter_->value(), parameter_->compute(), parameter_->numerics());

@@ -19,6 +19,12 @@ double balance_of_sums(std::span<const double> sums, std::int64_t tokens, std::i
   return loss * static_cast<double>(chosen.size()) / (static_cast<double>(top_k) * t * t);
 }
 
+// What a slot more adds to the gradient of its expert's probability, of every token.
+double balance_factor(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, double weight) {
+  const double t = static_cast<double>(tokens);
+  return tokens == 0 ? 0.0 : weight * static_cast<double>(experts) / (static_cast<double>(top_k) * t * t);
+}
+
 }  // namespace
 
 double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_t top_k,
@@ -34,11 +40,18 @@ double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_
 
 void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen, double weight,
                            float* gradient) {
-  const double t = static_cast<double>(tokens);
-  const double factor =
-      tokens == 0 ? 0.0 : weight * static_cast<double>(chosen.size()) / (static_cast<double>(top_k) * t * t);
+  const double factor = balance_factor(tokens, top_k, isize(chosen.size()), weight);
   for (std::size_t e = 0; e < chosen.size(); ++e)
     gradient[e] = static_cast<float>(factor * static_cast<double>(chosen[e]));
+}
+
+void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, const Tensor& expert_begin, double weight,
+                           Tensor gradient) {
+  const char* op = "balance_loss_gradient";
+  Device& device = gradient.device();
+  if (on_cpu(gradient)) fail_on_device(op, device);
+  check_tensor(op, "expert_begin", expert_begin, {gradient.size() + 1}, device, DType::I32);
+  cuda::balance_loss_gradient(expert_begin, balance_factor(tokens, top_k, gradient.size(), weight), gradient);
 }
 
 double z_loss(const float* log_sum_exp, std::int64_t tokens) {

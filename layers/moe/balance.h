@@ -13,6 +13,10 @@ namespace switchyard {
 double balance_loss(const float* probabilities, std::int64_t tokens, std::int64_t top_k,
                     std::span<const std::int64_t> chosen);
 // d loss / d p_ti, the same for every token: gradient [E], times `weight`.
+// The same from counts that a CUDA device has: expert_begin: int32 [E + 1], the running sum of the slots that chose
+// each. gradient: [E]
+void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, const Tensor& expert_begin, double weight,
+                           Tensor gradient);
 void balance_loss_gradient(std::int64_t tokens, std::int64_t top_k, std::span<const std::int64_t> chosen, double weight,
                            float* gradient);
 

@@ -66,7 +66,18 @@ __global__ void __launch_bounds__(threads) scale_kernel(const float* x, std::int
   if (i < n) y[i] = static_cast<float>(factor * static_cast<double>(x[i]));
 }
 
+__global__ void __launch_bounds__(threads)
+    counts_kernel(const std::int32_t* begin, std::int64_t experts, double factor, float* y) {
+  const std::int64_t e = std::int64_t{blockIdx.x} * threads + threadIdx.x;
+  if (e < experts) y[e] = static_cast<float>(factor * static_cast<double>(begin[e + 1] - begin[e]));
+}
+
 }  // namespace
+
+void balance_loss_gradient(const Tensor& expert_begin, double factor, Tensor gradient) {
+  launch(stream_of(gradient.device()), counts_kernel, blocks_for(gradient.size(), threads), threads, 0,
+         expert_begin.i32(), gradient.size(), factor, gradient.f32());
+}
 
 void router_sums(const Tensor& probabilities, const Tensor& log_sum_exp, Tensor sums) {
   Device& device = probabilities.device();

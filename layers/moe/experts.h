@@ -34,6 +34,8 @@ class Experts {
   // local: the experts that are here, ascending, each with its network.
   Experts(std::span<const std::int32_t> local, std::span<const FeedForwardWeights> networks, Activation activation);
 
+  void pack() { feed_forward_.pack(); }  // see PackedWeight
+
   // Makes room for the slots of all pieces that forward() will bring; for what is hidden between input and output,
   // which is the most of it, in an arena of its own.
   void begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Arena& hidden, Saved& saved) const;

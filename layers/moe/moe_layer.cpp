@@ -2,6 +2,7 @@
 
 #include "comm/device/host_view.h"
 #include "comm/group/environment.h"
+#include "layers/moe/balance.h"
 
 namespace switchyard {
 namespace {
@@ -41,6 +42,12 @@ MoeLayer::MoeLayer(Router router, Experts experts, std::optional<FeedForward> sh
       numerics_(numerics),
       keep_hidden_(keep_hidden) {}
 
+void MoeLayer::pack() {
+  router_.pack();
+  experts_.pack();
+  if (shared_) shared_->pack();
+}
+
 void MoeLayer::place(Placement placement, Experts experts) {
   placement_ = std::move(placement);
   experts_ = std::move(experts);
@@ -60,22 +67,19 @@ void MoeLayer::make_room_for_report(Arena& kept, Saved& saved) const {
   saved.expert_begin = allocate(kept, {experts + 1}, DType::I32);
 }
 
-MoeReport MoeLayer::report(Saved& saved) const {
+MoeReport MoeLayer::report(const Saved& saved) const {
   MoeReport report;
   if (saved.alone) {
     Device& device = saved.expert_begin.device();
     const HostView<std::int32_t> begin(device, saved.expert_begin.i32(), saved.expert_begin.size());
-    for (std::int64_t e = 0; e < router_.settings().experts; ++e) {
-      saved.assignment.chosen.push_back(begin[e + 1] - begin[e]);
-      report.kept += begin[e + 1] - begin[e];
-    }
+    for (std::int64_t e = 0; e < router_.settings().experts; ++e) report.chosen.push_back(begin[e + 1] - begin[e]);
+    report.kept = begin[router_.settings().experts];
   } else {
+    report.chosen = saved.assignment.chosen;
     report.kept = isize(saved.assignment.kept.size());
     report.dropped = saved.assignment.dropped;
   }
-  report.chosen = saved.assignment.chosen;
   report.losses = device_ == nullptr ? saved.losses : router_.losses(saved.router, report.chosen);
-  saved.router.sums = Tensor();  // a second forward need not make them
   return report;
 }
 
@@ -85,6 +89,7 @@ void MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Ar
   saved.x = x;
 
   router_.forward(x, arena, scratch, saved.router);
+  router_.sum(saved.router);
   saved.alone = goes_alone(x, capacity_factor);
   if (saved.alone) return forward_alone(x, arena, scratch, saved, y);
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
@@ -142,7 +147,10 @@ void MoeLayer::backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Te
   experts_.backward_alone(dy, scratch, saved.experts_alone, dx, dweights);
   set_progress(progress_step(), "backward");
   if (shared_) add_in_place(backward_shared(dy, scratch, saved), dx);
-  router_.backward(dweights, saved.x, saved.router, saved.assignment.chosen, scratch, dx);
+  Tensor dprobabilities = allocate(scratch, {router_.settings().experts});
+  balance_loss_gradient(dy.dim(0), router_.settings().top_k, saved.expert_begin, router_.settings().aux_loss,
+                        dprobabilities);
+  router_.backward(dweights, dprobabilities, saved.x, saved.router, scratch, dx);
 }
 
 void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
@@ -241,7 +249,8 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
     dweights[usize(slot.token * settings.top_k + slot.choice)] = dslot_weight[i];
   }
   const Tensor there = upload(scratch, std::span<const float>(dweights)).reshaped({tokens, settings.top_k});
-  router_.backward(there, saved.x, saved.router, saved.assignment.chosen, scratch, dx);
+  const Tensor dprobabilities = router_.balance_gradient(saved.router, saved.assignment.chosen, scratch);
+  router_.backward(there, dprobabilities, saved.x, saved.router, scratch, dx);
 }
 
 void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {

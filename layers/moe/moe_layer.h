@@ -56,6 +56,7 @@ class MoeLayer {
   MoeLayer(Router router, Experts experts, std::optional<FeedForward> shared, Placement placement, ExchangeLane& lane,
            DeviceTransport* device, Numerics numerics, bool keep_hidden = true);
 
+  void pack();  // see PackedWeight
   const Placement& placement() const { return placement_; }
   // Between two micro-batches, on all ranks with the same placement. experts: those that it gives this rank.
   void place(Placement placement, Experts experts);
@@ -68,7 +69,7 @@ class MoeLayer {
   void forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   // After forward(), before backward(). On a CUDA device the host waits here for what it has launched so far, and not
   // before, where it need not know where slots go.
-  MoeReport report(Saved& saved) const;
+  MoeReport report(const Saved& saved) const;
   // Before backward(), where the arena of forward() has been given up: what is in `saved` besides the assignment and
   // the plan is made again. The rows are sent to the experts once more; nothing comes back. x: as in forward().
   void forward_again(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);

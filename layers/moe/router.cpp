@@ -20,6 +20,9 @@ void Router::forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved
   Tensor logits = allocate(scratch, {tokens, settings_.experts});
   linear_.forward(converted(x, DType::F32, scratch), logits);
   softmax_topk(logits, settings_.renormalise, saved.probabilities, saved.experts, saved.weights, saved.log_sum_exp);
+}
+
+void Router::sum(const Saved& saved) const {
   if (saved.sums.defined()) router_sums(saved.probabilities, saved.log_sum_exp, saved.sums);
 }
 
@@ -35,13 +38,16 @@ Router::Losses Router::losses(const Saved& saved, std::span<const std::int64_t> 
   return {settings_.aux_loss * figures.balance, settings_.z_loss * figures.z, figures.entropy};
 }
 
-void Router::backward(const Tensor& dweights, const Tensor& x, const Saved& saved, std::span<const std::int64_t> chosen,
+Tensor Router::balance_gradient(const Saved& saved, std::span<const std::int64_t> chosen, Arena& scratch) const {
+  std::vector<float> balance(usize(settings_.experts));
+  balance_loss_gradient(saved.log_sum_exp.size(), settings_.top_k, chosen, settings_.aux_loss, balance.data());
+  return upload(scratch, std::span<const float>(balance));
+}
+
+void Router::backward(const Tensor& dweights, const Tensor& dprobabilities, const Tensor& x, const Saved& saved,
                       Arena& scratch, Tensor dx) {
   const std::int64_t tokens = x.dim(0);
   const ArenaScope scope(scratch);
-  std::vector<float> balance(usize(settings_.experts));
-  balance_loss_gradient(tokens, settings_.top_k, chosen, settings_.aux_loss, balance.data());
-  const Tensor dprobabilities = upload(scratch, std::span<const float>(balance));
   Tensor dlog_sum_exp = allocate(scratch, {tokens});
   z_loss_gradient(saved.log_sum_exp, settings_.z_loss, dlog_sum_exp);
   Tensor dlogits = allocate(scratch, {tokens, settings_.experts});

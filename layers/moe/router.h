@@ -33,11 +33,16 @@ class Router {
   Router(Parameter& weight, const RouterSettings& settings) : linear_(weight), settings_(settings) {}
 
   const RouterSettings& settings() const { return settings_; }
+  void pack() { linear_.pack(); }  // see PackedWeight
   void forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);
   // chosen: [E], slots an expert was chosen for, before drops. On a CUDA device the host waits for saved.sums.
   Losses losses(const Saved& saved, std::span<const std::int64_t> chosen) const;
+  // saved.sums, where there is room for them.
+  void sum(const Saved& saved) const;
+  // dprobabilities: [E], what the balance loss gives each token alike, where the experts' counts are on the host.
+  Tensor balance_gradient(const Saved& saved, std::span<const std::int64_t> chosen, Arena& scratch) const;
   // dx += the gradient through the scores, from the gate weights' gradient [T, K] and both losses.
-  void backward(const Tensor& dweights, const Tensor& x, const Saved& saved, std::span<const std::int64_t> chosen,
+  void backward(const Tensor& dweights, const Tensor& dprobabilities, const Tensor& x, const Saved& saved,
                 Arena& scratch, Tensor dx);
 
  private:

@@ -21,7 +21,7 @@ ChangeKind kind_of(const std::string& section, const std::string& key) {
   if (section == "exchange") return key == "chunks" ? ChangeKind::Free : ChangeKind::Noted;  // wires round
   if (section == "train") {
     if (key == "seed") return ChangeKind::Refused;
-    return key.starts_with("eval_") || key == "recompute" ? ChangeKind::Free : ChangeKind::Noted;
+    return key.starts_with("eval_") || key == "recompute" || key == "graphs" ? ChangeKind::Free : ChangeKind::Noted;
   }
   if (section == "data") return key == "train" ? ChangeKind::Noted : ChangeKind::Free;
   return ChangeKind::Free;

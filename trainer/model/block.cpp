@@ -51,6 +51,11 @@ void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch,
   attention_norm_.backward(dnormed, saved.attention_norm, dy, /*add_to_dx=*/true);
 }
 
+void Block::pack() {
+  attention_.pack();
+  std::visit([](auto& feed) { feed.pack(); }, feed_);
+}
+
 void Block::decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x) {
   const ArenaScope scope(scratch);
   Tensor normed = allocate(scratch, x.shape(), x.dtype());

@@ -31,6 +31,7 @@ class Block {
 
   bool is_moe() const { return std::holds_alternative<MoeLayer>(feed_); }
   MoeLayer* moe() { return std::get_if<MoeLayer>(&feed_); }  // null for a dense layer
+  const MoeLayer* moe() const { return std::get_if<MoeLayer>(&feed_); }
 
   // x: [T, D] -> y: [T, D]. A mixture's report is asked for by moe()->report(saved.moe), if at all.
   void forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope, Arena& arena,
@@ -40,6 +41,7 @@ class Block {
   void forward_again(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved);
   // dy: [T, D] becomes dx, in place.
   void backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy);
+  void pack();  // see PackedWeight
   // Generation: the next rows of one sequence, after `past`.
   void decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x);
 

@@ -131,6 +131,7 @@ Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span
 
 void Model::place(std::size_t mixture, const Placement& placement) {
   const std::int64_t layer = moe_layers_[mixture];
+  captured_.reset();
   blocks_[usize(layer)].moe()->place(placement,
                                      make_experts(parameters_, config_, prefix_of(layer), placement, lane_->group()));
 }
@@ -142,73 +143,85 @@ void Model::count_pairs(std::size_t mixture, std::span<std::int64_t> pairs) {
 MicroBatchReport Model::train(const MicroBatch& batch) {
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
-  const std::int64_t tokens = isize(batch.tokens.size());
-  MicroBatchReport report;
-  std::vector<Block::Saved> saved(blocks_.size());
-  const bool again = config_.train.recompute == Recompute::Block;
+  check(batch);
+  if (has_graph(batch.sequences)) return launch_graph(batch);
+  Pass pass;
+  pass.sequences = batch.sequences;
+  pass.tokens = copy_to_device(batch.tokens);
+  pass.targets = copy_to_device(batch.targets);
+  forward(pass);
+  backward(pass);
+  watch_memory(pass);
+  return report(pass);
+}
 
+void Model::forward(Pass& pass) {
   set_progress(progress_step(), "forward");
-  Tensor stream = embed(batch);
+  pass.layers.resize(blocks_.size());
+  Tensor stream = embed(pass.tokens);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));
     Tensor next = allocate(activations_, stream.shape(), stream.dtype());
-    if (const MoeLayer* moe = blocks_[l].moe()) moe->make_room_for_report(activations_, saved[l].moe);
+    if (const MoeLayer* moe = blocks_[l].moe()) moe->make_room_for_report(activations_, pass.layers[l].moe);
     std::optional<ArenaScope> forgotten;
-    if (again) forgotten.emplace(activations_);
-    blocks_[l].forward(stream, batch.sequences, config_.moe.capacity_factor, rope_table_, activations_, scratch_,
-                       saved[l], next);
+    if (config_.train.recompute == Recompute::Block) forgotten.emplace(activations_);
+    blocks_[l].forward(stream, pass.sequences, config_.moe.capacity_factor, rope_table_, activations_, scratch_,
+                       pass.layers[l], next);
     stream = next;
   }
   set_progress_layer(-1);
-  NormLayer::Saved saved_norm;
   Tensor hidden = allocate(activations_, stream.shape(), stream.dtype());
-  final_norm_.forward(stream, activations_, saved_norm, hidden);
+  final_norm_.forward(stream, activations_, pass.norm, hidden);
 
-  Tensor losses = allocate(activations_, {tokens});
-  Tensor dhidden = allocate(activations_, stream.shape(), stream.dtype());
+  const std::int64_t tokens = pass.tokens.size();
+  pass.losses = allocate(activations_, {tokens});
+  pass.dhidden = allocate(activations_, stream.shape(), stream.dtype());
   const float scale = tokens == 0 ? 0.0F : 1.0F / static_cast<float>(tokens);
-  check_targets(batch.targets, config_.model.vocab);
-  cross_entropy_and_backward(hidden, head_.forward(), head_.backward(), copy_to_device(batch.targets), scale, scratch_,
-                             losses, dhidden, head_.gradient());
+  cross_entropy_and_backward(hidden, head_.forward(), head_.backward(), pass.targets, scale, scratch_, pass.losses,
+                             pass.dhidden, head_.gradient());
+}
 
-  // Now that a GPU has work up to the loss.
+MicroBatchReport Model::report(const Pass& pass) const {
+  MicroBatchReport report;
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    if (const MoeLayer* moe = blocks_[l].moe()) report.moe.push_back(moe->report(saved[l].moe));
+    const MoeLayer* const moe = blocks_[l].moe();
+    if (moe == nullptr) continue;
+    report.moe.push_back(moe->report(pass.layers[l].moe));
+    report.aux_loss += report.moe.back().losses.aux;
+    report.z_loss += report.moe.back().losses.z;
   }
-
-  set_progress(progress_step(), "backward");
-  Tensor dstream = allocate(activations_, stream.shape(), stream.dtype());
-  final_norm_.backward(dhidden, saved_norm, dstream, /*add_to_dx=*/false);
-  for (std::size_t l = blocks_.size(); l-- > 0;) {
-    set_progress_layer(isize(l));
-    const ArenaScope layer(activations_);
-    if (again) {
-      set_progress(progress_step(), "forward again");
-      blocks_[l].forward_again(batch.sequences, rope_table_, activations_, scratch_, saved[l]);
-      set_progress(progress_step(), "backward");
-    }
-    blocks_[l].backward(batch.sequences, rope_table_, scratch_, saved[l], dstream);
-  }
-  set_progress_layer(-1);
-  embedding_backward(dstream, copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").gradient());
-
-  const HostView<float> loss_of(*device_, losses.f32(), tokens);
+  const std::int64_t tokens = pass.losses.size();
+  const HostView<float> loss_of(*device_, pass.losses.f32(), tokens);
   for (std::int64_t t = 0; t < tokens; ++t) report.loss += static_cast<double>(loss_of[t]);
   if (tokens > 0) report.loss /= static_cast<double>(tokens);
   if (take_planted_spike()) report.loss += 1000;
-  for (const MoeReport& moe : report.moe) {
-    report.aux_loss += moe.losses.aux;
-    report.z_loss += moe.losses.z;
-  }
   return report;
+}
+
+void Model::backward(Pass& pass) {
+  set_progress(progress_step(), "backward");
+  Tensor dstream = allocate(activations_, pass.dhidden.shape(), pass.dhidden.dtype());
+  final_norm_.backward(pass.dhidden, pass.norm, dstream, /*add_to_dx=*/false);
+  for (std::size_t l = blocks_.size(); l-- > 0;) {
+    set_progress_layer(isize(l));
+    const ArenaScope layer(activations_);
+    if (config_.train.recompute == Recompute::Block) {
+      set_progress(progress_step(), "forward again");
+      blocks_[l].forward_again(pass.sequences, rope_table_, activations_, scratch_, pass.layers[l]);
+      set_progress(progress_step(), "backward");
+    }
+    blocks_[l].backward(pass.sequences, rope_table_, scratch_, pass.layers[l], dstream);
+  }
+  set_progress_layer(-1);
+  embedding_backward(dstream, pass.tokens, parameters_.at("embed_tokens.weight").gradient());
 }
 
 void Model::evaluate(const MicroBatch& batch, std::span<float> losses) {
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
+  check(batch);
   const Tensor hidden = infer(batch, /*capacity_factor=*/0);
   Tensor nll = allocate(activations_, {isize(losses.size())});
-  check_targets(batch.targets, config_.model.vocab);
   cross_entropy(hidden, head_.forward(), copy_to_device(batch.targets), scratch_, nll);
   device_->copy_to_host(losses.data(), nll.raw(), Bytes(isize(losses.size_bytes())), device_->stream());
 }
@@ -216,24 +229,29 @@ void Model::evaluate(const MicroBatch& batch, std::span<float> losses) {
 void Model::logits(const MicroBatch& batch, std::span<float> logits) {
   const ArenaScope kept(activations_);
   const ArenaScope scratch(scratch_);
+  check(batch);
   const Tensor hidden = infer(batch, config_.moe.capacity_factor);
   Tensor out = allocate(activations_, {hidden.dim(0), config_.model.vocab});
   gemm(hidden, head_.forward(), out);
   device_->copy_to_host(logits.data(), out.raw(), Bytes(isize(logits.size_bytes())), device_->stream());
 }
 
-Tensor Model::embed(const MicroBatch& batch) {
+void Model::check(const MicroBatch& batch) const {
   const std::int64_t tokens = isize(batch.tokens.size());
   require(tokens == batch.sequences * config_.model.seq_len, "a micro-batch of {} sequences has {} tokens, wanted {}",
           batch.sequences, tokens, batch.sequences * config_.model.seq_len);
-  Tensor stream = allocate(activations_, {tokens, config_.model.d_model}, dtype());
   check_tokens(batch.tokens, config_.model.vocab);
-  embedding(copy_to_device(batch.tokens), parameters_.at("embed_tokens.weight").value(), stream);
+  check_targets(batch.targets, config_.model.vocab);
+}
+
+Tensor Model::embed(const Tensor& tokens) {
+  Tensor stream = allocate(activations_, {tokens.size(), config_.model.d_model}, dtype());
+  embedding(tokens, parameters_.at("embed_tokens.weight").value(), stream);
   return stream;
 }
 
 Tensor Model::infer(const MicroBatch& batch, double capacity_factor) {
-  Tensor stream = embed(batch);
+  Tensor stream = embed(copy_to_device(batch.tokens));
   Tensor next = allocate(activations_, stream.shape(), stream.dtype());
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));

@@ -11,8 +11,10 @@
 #include "trainer/model/block.h"
 #include "trainer/model/rank_device.h"
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -64,8 +66,36 @@ class Model {
 
  private:
   DType dtype() const { return config_.train.dtype; }  // of activations
+
+  // What a micro-batch's forward leaves for the report and for backward.
+  struct Pass {
+    std::int64_t sequences = 0;
+    Tensor tokens, targets;  // int32 [T]
+    std::vector<Block::Saved> layers;
+    NormLayer::Saved norm;
+    Tensor losses;   // [T]
+    Tensor dhidden;  // [T, D], of the final norm's output
+  };
+  void forward(Pass& pass);
+  void backward(Pass& pass);
+  MicroBatchReport report(const Pass& pass) const;
+
+  // Both as one graph, for micro-batches of one size (model_graph.cpp).
+  using Moves = std::array<std::int64_t, 3>;  // of the memory that a micro-batch works in
+  struct Captured {
+    Pass pass;
+    std::unique_ptr<WorkGraph> graph;
+    Moves moves{};
+  };
+  Moves memory_moves() const;
+  void watch_memory(const Pass& pass);
+  bool has_graph(std::int64_t sequences);
+  MicroBatchReport launch_graph(const MicroBatch& batch);
+  void pack_weights();
+
+  void check(const MicroBatch& batch) const;
   // The embedded tokens, [T, D].
-  Tensor embed(const MicroBatch& batch);
+  Tensor embed(const Tensor& tokens);
   // Final norm's output, [T, D], of a forward that no backward follows: a layer's activations go when it is done.
   Tensor infer(const MicroBatch& batch, double capacity_factor);
   Tensor copy_to_device(std::span<const std::int32_t> values);
@@ -83,6 +113,10 @@ class Model {
   Arena scratch_;
   Buffer rope_memory_;
   Tensor rope_table_;  // [S, C]
+  std::optional<Captured> captured_;
+  Moves last_moves_{};               // as the last micro-batch left them
+  std::int64_t last_sequences_ = 0;  // of it
+  bool may_capture_ = false;         // it took no memory, and the host took no part in it
   Buffer cache_memory_;
   std::vector<KeyValueCache> caches_;
 };

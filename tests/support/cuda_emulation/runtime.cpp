@@ -21,6 +21,14 @@ using Clock = std::chrono::steady_clock;
 struct CUstream_st {
   std::deque<std::function<void()>> work;
   std::int64_t given = 0, done = 0;
+  CUgraph_st* capture = nullptr;  // what is given goes there
+};
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+  bool broken = false;  // something was asked for that a stream which is captured cannot do
+};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> work;
 };
 struct CUevent_st {
   CUstream_st* stream = nullptr;  // on which it was recorded last
@@ -75,6 +83,18 @@ void work_off_all() {
   for (CUstream_st* const stream : std::set(runtime().streams)) work_off(*stream);
 }
 
+// Whoever waits for a stream, or takes or gives back memory, ends what is captured.
+bool breaks_capture(const CUstream_st& stream) {
+  if (stream.capture == nullptr) return false;
+  stream.capture->broken = true;
+  return true;
+}
+bool breaks_any_capture() {
+  bool any = false;
+  for (const CUstream_st* const stream : runtime().streams) any |= breaks_capture(*stream);
+  return any;
+}
+
 bool is_pinned(const void* memory) {
   const auto& pinned = runtime().pinned;
   const auto after = pinned.upper_bound(const_cast<void*>(memory));
@@ -119,6 +139,10 @@ void set_last_error(cudaError_t error) {
 void on_stream(cudaStream_t stream, std::function<void()> work) {
   const Lock lock(runtime().mutex);
   CUstream_st& s = *real(stream);
+  if (s.capture != nullptr) {
+    s.capture->work.push_back(std::move(work));
+    return;
+  }
   s.work.push_back(std::move(work));
   ++s.given;
   if (!runtime().lazy) work_off(s);
@@ -190,11 +214,13 @@ cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
 }
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   const Lock lock(runtime().mutex);
+  if (breaks_any_capture()) return told(cudaErrorStreamCaptureUnsupported);
   *memory = bytes == 0 ? nullptr : take_memory(bytes);
   return told(bytes == 0 || *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFree(void* memory) {
   const Lock lock(runtime().mutex);
+  if (breaks_any_capture()) return told(cudaErrorStreamCaptureUnsupported);
   work_off_all();  // what is under way may still use it
   return told(memory == nullptr || give_back(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
@@ -222,6 +248,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   const Lock lock(runtime().mutex);
   if (bytes == 0) return cudaSuccess;
   if (!sides_are(kind, to, from, bytes)) return told(cudaErrorInvalidValue);
+  const bool host_waits = !touches_device_region(to) && !is_pinned(to);
+  if (host_waits && breaks_capture(*real(stream))) return told(cudaErrorStreamCaptureUnsupported);
   // Host memory that is not pinned is read before the call returns, and written before it does.
   if (!touches_device_region(from) && !is_pinned(from)) {
     const auto* const begin = static_cast<const char*>(from);
@@ -229,7 +257,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   } else {
     on_stream(stream, [=] { copy(to, from, bytes); });
   }
-  if (!touches_device_region(to) && !is_pinned(to)) work_off(*real(stream));
+  if (host_waits) work_off(*real(stream));
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
@@ -268,6 +296,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock lock(runtime().mutex);
+  if (breaks_capture(*real(stream))) return told(cudaErrorStreamCaptureUnsupported);
   work_off(*real(stream));
   return cudaSuccess;
 }
@@ -326,6 +355,43 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
   return cudaSuccess;
 }
 
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const Lock lock(runtime().mutex);
+  if (stream == nullptr || stream->capture != nullptr) return told(cudaErrorStreamCaptureUnsupported);
+  stream->capture = new CUgraph_st;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const Lock lock(runtime().mutex);
+  *graph = nullptr;
+  if (stream == nullptr || stream->capture == nullptr) return told(cudaErrorInvalidValue);
+  CUgraph_st* const captured = std::exchange(stream->capture, nullptr);
+  if (captured->broken) {
+    delete captured;
+    return told(cudaErrorStreamCaptureInvalidated);
+  }
+  *graph = captured;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new CUgraphExec_st{graph->work};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  for (const std::function<void()>& work : executable->work) on_stream(stream, work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  const Lock lock(runtime().mutex);
+  work_off_all();
+  delete executable;
+  return cudaSuccess;
+}
+
 cudaError_t cudaGetLastError() {
   const Lock lock(runtime().mutex);
   return std::exchange(runtime().last, cudaSuccess);
@@ -350,6 +416,10 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
   }
   return "unrecognized error code";
 }
@@ -369,6 +439,10 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid resource handle";
     case cudaErrorNotReady:
       return "device not ready";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
   }
   return "unrecognized error code";
 }
