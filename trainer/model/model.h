@@ -31,6 +31,7 @@ struct MicroBatchReport {
   double aux_loss = 0;  // weighted, summed over layers
   double z_loss = 0;
   std::vector<MoeReport> moe;  // by mixture layer
+  bool as_graph = false;       // its kernels were launched as one
 };
 
 class Model {

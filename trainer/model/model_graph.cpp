@@ -53,7 +53,9 @@ MicroBatchReport Model::launch_graph(const MicroBatch& batch) {
   pack_weights();
   set_progress(progress_step(), "forward and backward");
   captured_->graph->launch();
-  return report(captured_->pass);
+  MicroBatchReport result = report(captured_->pass);
+  result.as_graph = true;
+  return result;
 }
 
 void Model::pack_weights() {
