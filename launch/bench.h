@@ -5,6 +5,6 @@
 
 namespace switchyard {
 
-void add_bench(CLI::App& parent, Run& run);
+void add_bench(const Command& parent, Run& run);
 
 }  // namespace switchyard

@@ -21,9 +21,6 @@
 #include <thread>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -371,19 +368,17 @@ int run_bench_checkpoint(const Arguments& arguments) {
 
 }  // namespace
 
-void add_bench_checkpoint(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("checkpoint", "Saving, loading and resharding, beside dd and cp");
+void add_bench_checkpoint(const Command& parent, Run& run) {
+  const Command command = parent.add_command("checkpoint", "Saving, loading and resharding, beside dd and cp");
   auto arguments = std::make_shared<Arguments>();
-  add_config_options(*command, arguments->config, ConfigFile::Option);
-  command->add_option("--folder", arguments->folder, "Where to write: on the disk that is to be measured")
-      ->capture_default_str();
-  command
-      ->add_option("--repeats", arguments->repeats,
-                   "Rounds; the best times of each count, since shared disks stall at random")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_bench_checkpoint(*arguments); }; });
+  add_config_options(command, arguments->config, ConfigFile::Option);
+  command.add_option("--folder", arguments->folder, "Where to write: on the disk that is to be measured",
+                     {.show_default = true});
+  command.add_option("--repeats", arguments->repeats,
+                     "Rounds; the best times of each count, since shared disks stall at random",
+                     {.accepted = accept::Positive(), .show_default = true});
+  command.add_flag("--json", arguments->json, "End with one line that holds one JSON object");
+  command.does(run, [arguments] { return run_bench_checkpoint(*arguments); });
 }
 
 }  // namespace switchyard

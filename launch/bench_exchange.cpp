@@ -18,9 +18,6 @@
 #include <optional>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 #include <omp.h>
@@ -344,31 +341,31 @@ int run_bench_exchange(const Arguments& arguments) {
 
 }  // namespace
 
-void add_bench_exchange(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand(
+void add_bench_exchange(const Command& parent, Run& run) {
+  const Command command = parent.add_command(
       "exchange", "Rows to experts and back, under mpirun: MPI_Alltoallv of slots, flat and hierarchical");
   auto arguments = std::make_shared<Arguments>();
-  const auto number = [&](const char* name, auto& value, const CLI::Validator& check, const char* help) {
-    command->add_option(name, value, help)->check(check)->capture_default_str();
+  const auto number = [&](const char* name, auto& value, const Accepted& accepted, const char* help) {
+    command.add_option(name, value, help, {.accepted = accepted, .show_default = true});
   };
-  number("--tokens", arguments->routing.tokens, CLI::Range(std::int64_t{1}, std::int64_t{1} << 24), "Of each rank");
-  number("--width", arguments->width, CLI::Range(std::int64_t{1}, std::int64_t{1} << 20), "Of a token");
-  number("--top-k", arguments->routing.top_k, CLI::Range(1, 1 << 16), "Experts that a token goes to");
-  number("--experts", arguments->routing.experts, CLI::Range(1, 1 << 16), "In balanced shares over the ranks");
-  number("--skew", arguments->routing.skew, CLI::Range(0.0, 10.0),
+  number("--tokens", arguments->routing.tokens, accept::Integers{1, 1 << 24}, "Of each rank");
+  number("--width", arguments->width, accept::Integers{1, 1 << 20}, "Of a token");
+  number("--top-k", arguments->routing.top_k, accept::Integers{1, 1 << 16}, "Experts that a token goes to");
+  number("--experts", arguments->routing.experts, accept::Integers{1, 1 << 16}, "In balanced shares over the ranks");
+  number("--skew", arguments->routing.skew, accept::Reals{0, 10},
          "The n-th most wanted expert is drawn in proportion to n^-SKEW");
-  number("--seed", arguments->routing.seed, CLI::NonNegativeNumber, "Of the routing");
-  number("--ranks-per-node", arguments->ranks_per_node, CLI::NonNegativeNumber,
+  number("--seed", arguments->routing.seed, accept::NotNegative(), "Of the routing");
+  number("--ranks-per-node", arguments->ranks_per_node, accept::NotNegative(),
          "Take so many ranks for a node; 0: detect");
-  number("--wire", arguments->wire, CLI::IsMember(wire_names()), "How rows lie on the wire");
-  number("--chunks", arguments->chunks, CLI::Range(1, 64), "Pieces of the tokens, exchanged one after the other");
-  number("--numerics", arguments->numerics, CLI::IsMember({"fast", "reproducible"}),
+  number("--wire", arguments->wire, accept::OneOf{wire_names()}, "How rows lie on the wire");
+  number("--chunks", arguments->chunks, accept::Integers{1, 64}, "Pieces of the tokens, exchanged one after the other");
+  number("--numerics", arguments->numerics, accept::OneOf{{"fast", "reproducible"}},
          "fast: sums come back; reproducible: every slot's row");
-  number("--rounds", arguments->rounds, CLI::PositiveNumber, "Of each candidate, in turn, after one that is checked");
-  number("--link-gbit", arguments->link_gbit, CLI::NonNegativeNumber,
+  number("--rounds", arguments->rounds, accept::Positive(), "Of each candidate, in turn, after one that is checked");
+  number("--link-gbit", arguments->link_gbit, accept::NotNegative(),
          "What a node's link carries, Gbit/s, to compare with; 0: not known");
-  command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_bench_exchange(*arguments); }; });
+  command.add_flag("--json", arguments->json, "End with one line that holds one JSON object");
+  command.does(run, [arguments] { return run_bench_exchange(*arguments); });
 }
 
 }  // namespace switchyard

@@ -4,6 +4,6 @@
 
 namespace switchyard {
 
-void add_bench_exchange(CLI::App& parent, Run& run);
+void add_bench_exchange(const Command& parent, Run& run);
 
 }  // namespace switchyard

@@ -15,9 +15,6 @@
 #include <memory>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 #include <omp.h>
@@ -158,19 +155,18 @@ int run_bench_step(const Arguments& arguments) {
 
 }  // namespace
 
-void add_bench_step(CLI::App& parent, Run& run) {
-  auto* command =
-      parent.add_subcommand("step", "Whole training steps: tokens/s, where the time goes, and how near the peak");
+void add_bench_step(const Command& parent, Run& run) {
+  const Command command =
+      parent.add_command("step", "Whole training steps: tokens/s, where the time goes, and how near the peak");
   auto arguments = std::make_shared<Arguments>();
-  add_config_options(*command, arguments->config, ConfigFile::Option);
-  command->add_option("--steps", arguments->steps, "Steps that are measured, after two that are not")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--numerics", arguments->numerics, "Which to measure; default: both, on a GPU the config's")
-      ->check(CLI::IsMember({"both", "reproducible", "fast"}));
-  command->add_option("--device", arguments->device, "cpu, cuda or cuda:N, instead of the config's")->type_name("NAME");
-  command->add_flag("--json", arguments->json, "End with one line that holds one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_bench_step(*arguments); }; });
+  add_config_options(command, arguments->config, ConfigFile::Option);
+  command.add_option("--steps", arguments->steps, "Steps that are measured, after two that are not",
+                     {.accepted = accept::Positive(), .show_default = true});
+  command.add_option("--numerics", arguments->numerics, "Which to measure; default: both, on a GPU the config's",
+                     {.accepted = accept::OneOf{{"both", "reproducible", "fast"}}});
+  command.add_option("--device", arguments->device, "cpu, cuda or cuda:N, instead of the config's", {.type = "NAME"});
+  command.add_flag("--json", arguments->json, "End with one line that holds one JSON object");
+  command.does(run, [arguments] { return run_bench_step(*arguments); });
 }
 
 }  // namespace switchyard

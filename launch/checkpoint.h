@@ -8,12 +8,12 @@
 
 namespace switchyard {
 
-void add_checkpoint(CLI::App& parent, Run& run);
+void add_checkpoint(const Command& parent, Run& run);
 
-void add_checkpoint_ls(CLI::App& parent, Run& run);
-void add_checkpoint_show(CLI::App& parent, Run& run);
-void add_checkpoint_verify(CLI::App& parent, Run& run);
-void add_checkpoint_reshard(CLI::App& parent, Run& run);
-void add_checkpoint_extract(CLI::App& parent, Run& run);
+void add_checkpoint_ls(const Command& parent, Run& run);
+void add_checkpoint_show(const Command& parent, Run& run);
+void add_checkpoint_verify(const Command& parent, Run& run);
+void add_checkpoint_reshard(const Command& parent, Run& run);
+void add_checkpoint_extract(const Command& parent, Run& run);
 
 }  // namespace switchyard

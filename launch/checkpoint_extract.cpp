@@ -9,10 +9,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-
 namespace switchyard {
 namespace {
 
@@ -41,24 +37,19 @@ int run_extract(Arguments arguments) {
 
 }  // namespace
 
-void add_checkpoint_extract(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("extract", "Write one expert as an HDF5 file of its own");
+void add_checkpoint_extract(const Command& parent, Run& run) {
+  const Command command = parent.add_command("extract", "Write one expert as an HDF5 file of its own");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("SRC", arguments->source, "A step folder, or a run's folder: then its newest complete checkpoint")
-      ->required()
-      ->type_name("");
-  command->add_option("--layer", arguments->layer, "Counted from 0")
-      ->required()
-      ->type_name("L")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--expert", arguments->expert, "Counted from 0")
-      ->required()
-      ->type_name("E")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("-o,--out", arguments->file, "The file to make (default: STEP-layer-L-expert-E.h5, here)")
-      ->type_name("FILE");
-  command->add_flag("--drop-optimizer", arguments->drop_optimizer, "Weights alone");
-  command->callback([&run, arguments] { run = [arguments] { return run_extract(*arguments); }; });
+  command.add_option("SRC", arguments->source, "A step folder, or a run's folder: then its newest complete checkpoint",
+                     {.required = true, .type = ""});
+  command.add_option("--layer", arguments->layer, "Counted from 0",
+                     {.required = true, .accepted = accept::NotNegative(), .type = "L"});
+  command.add_option("--expert", arguments->expert, "Counted from 0",
+                     {.required = true, .accepted = accept::NotNegative(), .type = "E"});
+  command.add_option("-o,--out", arguments->file, "The file to make (default: STEP-layer-L-expert-E.h5, here)",
+                     {.type = "FILE"});
+  command.add_flag("--drop-optimizer", arguments->drop_optimizer, "Weights alone");
+  command.does(run, [arguments] { return run_extract(*arguments); });
 }
 
 }  // namespace switchyard

@@ -11,9 +11,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
 namespace switchyard {
@@ -135,15 +132,16 @@ int run_ls(Arguments arguments) {
 
 }  // namespace
 
-void add_checkpoint_ls(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("ls", "List the checkpoints of runs, newest first, with their size and state");
+void add_checkpoint_ls(const Command& parent, Run& run) {
+  const Command command =
+      parent.add_command("ls", "List the checkpoints of runs, newest first, with their size and state");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("PATH", arguments->paths, "Runs' folders, or folders of runs (default: runs, or here)")
-      ->type_name("");
-  command->add_flag("--verify", arguments->verify,
-                    "Read and check all bytes, not manifests and sizes alone (code 65 where one is damaged)");
-  command->add_flag("--json", arguments->json, "Print one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_ls(*arguments); }; });
+  command.add_option("PATH", arguments->paths, "Runs' folders, or folders of runs (default: runs, or here)",
+                     {.type = ""});
+  command.add_flag("--verify", arguments->verify,
+                   "Read and check all bytes, not manifests and sizes alone (code 65 where one is damaged)");
+  command.add_flag("--json", arguments->json, "Print one JSON object");
+  command.does(run, [arguments] { return run_ls(*arguments); });
 }
 
 }  // namespace switchyard

@@ -12,9 +12,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
 namespace switchyard {
@@ -71,30 +68,23 @@ int run_reshard(const Arguments& arguments) {
 
 }  // namespace
 
-void add_checkpoint_reshard(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand(
+void add_checkpoint_reshard(const Command& parent, Run& run) {
+  const Command command = parent.add_command(
       "reshard", "Write a checkpoint anew in other files: for another number of ranks, an expert a file, for release");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("SRC", arguments->source, "A step folder, or a run's folder: then its newest complete checkpoint")
-      ->required()
-      ->type_name("");
-  command->add_option("DST", arguments->destination, "The step folder to make; it must not be there yet")
-      ->required()
-      ->type_name("");
-  auto* ranks = command->add_option("--ranks", arguments->ranks, "Files as a run of N ranks would write them")
-                    ->type_name("N")
-                    ->check(CLI::PositiveNumber);
-  auto* per_file = command->add_option("--experts-per-file", arguments->experts_per_file, "K experts in each file")
-                       ->type_name("K")
-                       ->check(CLI::PositiveNumber)
-                       ->excludes(ranks);
-  command->add_flag("--per-expert", arguments->per_expert, "One expert in each file")
-      ->excludes(ranks)
-      ->excludes(per_file);
-  command->add_flag("--drop-optimizer", arguments->drop_optimizer,
-                    "Weights alone: for eval and generate, a third of the size; no training can go on from it");
-  command->add_flag("--json", arguments->json, "Print one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_reshard(*arguments); }; });
+  command.add_option("SRC", arguments->source, "A step folder, or a run's folder: then its newest complete checkpoint",
+                     {.required = true, .type = ""});
+  command.add_option("DST", arguments->destination, "The step folder to make; it must not be there yet",
+                     {.required = true, .type = ""});
+  command.add_option("--ranks", arguments->ranks, "Files as a run of N ranks would write them",
+                     {.accepted = accept::Positive(), .type = "N"});
+  command.add_option("--experts-per-file", arguments->experts_per_file, "K experts in each file",
+                     {.accepted = accept::Positive(), .type = "K", .excludes = {"--ranks"}});
+  command.add_flag("--per-expert", arguments->per_expert, "One expert in each file", {"--ranks", "--experts-per-file"});
+  command.add_flag("--drop-optimizer", arguments->drop_optimizer,
+                   "Weights alone: for eval and generate, a third of the size; no training can go on from it");
+  command.add_flag("--json", arguments->json, "Print one JSON object");
+  command.does(run, [arguments] { return run_reshard(*arguments); });
 }
 
 }  // namespace switchyard

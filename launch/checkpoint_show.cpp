@@ -18,9 +18,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
@@ -218,16 +215,16 @@ int run_show(const Arguments& arguments) {
 
 }  // namespace
 
-void add_checkpoint_show(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("show", "A checkpoint's state, parameters, files, experts' norms and config");
+void add_checkpoint_show(const Command& parent, Run& run) {
+  const Command command =
+      parent.add_command("show", "A checkpoint's state, parameters, files, experts' norms and config");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("PATH", arguments->path, "A step folder, or a run's folder: then its newest complete checkpoint")
-      ->required()
-      ->type_name("");
-  command->add_flag("--tensors", arguments->tensors, "List all tensors");
-  command->add_flag("--no-norms", arguments->no_norms, "Leave out the norms, which take reading all experts' weights");
-  command->add_flag("--json", arguments->json, "Print one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_show(*arguments); }; });
+  command.add_option("PATH", arguments->path, "A step folder, or a run's folder: then its newest complete checkpoint",
+                     {.required = true, .type = ""});
+  command.add_flag("--tensors", arguments->tensors, "List all tensors");
+  command.add_flag("--no-norms", arguments->no_norms, "Leave out the norms, which take reading all experts' weights");
+  command.add_flag("--json", arguments->json, "Print one JSON object");
+  command.does(run, [arguments] { return run_show(*arguments); });
 }
 
 }  // namespace switchyard

@@ -11,9 +11,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
 namespace switchyard {
@@ -100,14 +97,13 @@ int run_verify(const Arguments& arguments) {
 
 }  // namespace
 
-void add_checkpoint_verify(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("verify", "Check every byte, and name what is damaged (code 65)");
+void add_checkpoint_verify(const Command& parent, Run& run) {
+  const Command command = parent.add_command("verify", "Check every byte, and name what is damaged (code 65)");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("PATH", arguments->paths, "Step folders, or runs' folders: then all of a run's checkpoints")
-      ->required()
-      ->type_name("");
-  command->add_flag("--json", arguments->json, "Print one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_verify(*arguments); }; });
+  command.add_option("PATH", arguments->paths, "Step folders, or runs' folders: then all of a run's checkpoints",
+                     {.required = true, .type = ""});
+  command.add_flag("--json", arguments->json, "Print one JSON object");
+  command.does(run, [arguments] { return run_verify(*arguments); });
 }
 
 }  // namespace switchyard

@@ -14,7 +14,7 @@
 
 #include <array>
 
-#include <CLI/CLI.hpp>
+#include <fmt/core.h>
 
 namespace switchyard {
 namespace {
@@ -26,14 +26,12 @@ constexpr std::array commands = {
 
 int run(int argc, char** argv) {
   settle_threads(argv);
-  CLI::App app("Trains mixture-of-experts transformers with the experts spread over MPI ranks.", "switchyard");
-  set_up_app(app);
-  app.set_version_flag(
-      "--version", fmt::format("switchyard " SWITCHYARD_VERSION "{}", has_fault_points() ? " (with fault points)" : ""),
-      "Print the version and leave");
+  CommandLine line(
+      "switchyard", "Trains mixture-of-experts transformers with the experts spread over MPI ranks.",
+      fmt::format("switchyard " SWITCHYARD_VERSION "{}", has_fault_points() ? " (with fault points)" : ""));
   Run command;
-  for (const auto add : commands) add(app, command);
-  return parse_command_line(app, argc, argv) ? command() : 0;
+  for (const auto add : commands) add(line.root(), command);
+  return line.parse(argc, argv) ? command() : 0;
 }
 
 }  // namespace

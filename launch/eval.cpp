@@ -11,9 +11,6 @@
 #include <optional>
 #include <string>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
 namespace switchyard {
@@ -65,19 +62,17 @@ int run_eval(const Arguments& arguments) {
 
 }  // namespace
 
-void add_eval(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("eval", "Loss and bits per byte of a checkpoint on held-out text");
+void add_eval(const Command& parent, Run& run) {
+  const Command command = parent.add_command("eval", "Loss and bits per byte of a checkpoint on held-out text");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("--checkpoint", arguments->checkpoint, "A run's folder, or a step folder in it")
-      ->required()
-      ->type_name("DIR");
-  command->add_option("--data", arguments->data, "Another prepared folder or token shard than the run's held-out split")
-      ->type_name("PATH");
-  command->add_option("--sequences", arguments->sequences, "Only the first N sequences (0: all)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_eval(*arguments); }; });
+  command.add_option("--checkpoint", arguments->checkpoint, "A run's folder, or a step folder in it",
+                     {.required = true, .type = "DIR"});
+  command.add_option("--data", arguments->data, "Another prepared folder or token shard than the run's held-out split",
+                     {.type = "PATH"});
+  command.add_option("--sequences", arguments->sequences, "Only the first N sequences (0: all)",
+                     {.accepted = accept::NotNegative(), .show_default = true});
+  command.add_flag("--json", arguments->json, "Print one JSON object");
+  command.does(run, [arguments] { return run_eval(*arguments); });
 }
 
 }  // namespace switchyard

@@ -4,6 +4,6 @@
 
 namespace switchyard {
 
-void add_eval(CLI::App& parent, Run& run);
+void add_eval(const Command& parent, Run& run);
 
 }  // namespace switchyard

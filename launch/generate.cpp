@@ -13,9 +13,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
 namespace switchyard {
@@ -90,30 +87,25 @@ int run_generate(const Arguments& arguments) {
 
 }  // namespace
 
-void add_generate(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("generate", "Let a trained model go on from a prompt");
+void add_generate(const Command& parent, Run& run) {
+  const Command command = parent.add_command("generate", "Let a trained model go on from a prompt");
   auto arguments = std::make_shared<Arguments>();
   GenerateOptions& options = arguments->options;
-  command->add_option("--checkpoint", arguments->checkpoint, "A run's folder, or a step folder in it")
-      ->required()
-      ->type_name("DIR");
-  command->add_option("--prompt", arguments->prompt, "The text to go on from")->type_name("TEXT");
-  command->add_option("--tokens", options.tokens, "How many tokens at most")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--temperature", options.sampler.temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--top-k", options.sampler.top_k, "Draw from the K likeliest tokens (0: all)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--top-p", options.sampler.top_p, "Draw from the likeliest tokens that together have this share")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command->add_option("--seed", options.seed, "The same seed gives the same text")->capture_default_str();
-  command->add_option("--tokenizer", arguments->tokenizer, "Another tokenizer than the run's")->type_name("PATH");
-  command->add_flag("--json", arguments->json, "Print one JSON object");
-  command->callback([&run, arguments] { run = [arguments] { return run_generate(*arguments); }; });
+  command.add_option("--checkpoint", arguments->checkpoint, "A run's folder, or a step folder in it",
+                     {.required = true, .type = "DIR"});
+  command.add_option("--prompt", arguments->prompt, "The text to go on from", {.type = "TEXT"});
+  command.add_option("--tokens", options.tokens, "How many tokens at most",
+                     {.accepted = accept::NotNegative(), .show_default = true});
+  command.add_option("--temperature", options.sampler.temperature, "0: always the likeliest token",
+                     {.accepted = accept::NotNegative(), .show_default = true});
+  command.add_option("--top-k", options.sampler.top_k, "Draw from the K likeliest tokens (0: all)",
+                     {.accepted = accept::NotNegative(), .show_default = true});
+  command.add_option("--top-p", options.sampler.top_p, "Draw from the likeliest tokens that together have this share",
+                     {.accepted = accept::Reals{0, 1}, .show_default = true});
+  command.add_option("--seed", options.seed, "The same seed gives the same text", {.show_default = true});
+  command.add_option("--tokenizer", arguments->tokenizer, "Another tokenizer than the run's", {.type = "PATH"});
+  command.add_flag("--json", arguments->json, "Print one JSON object");
+  command.does(run, [arguments] { return run_generate(*arguments); });
 }
 
 }  // namespace switchyard

@@ -4,6 +4,6 @@
 
 namespace switchyard {
 
-void add_generate(CLI::App& parent, Run& run);
+void add_generate(const Command& parent, Run& run);
 
 }  // namespace switchyard

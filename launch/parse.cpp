@@ -65,14 +65,13 @@ struct Answer {
 
 }  // namespace
 
-void set_up_app(CLI::App& app) {
-  app.set_help_flag("-h,--help", "Print this and leave");
-  app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
-  app.get_formatter()->label("REQUIRED", "(required)");
+void Command::add_answer(const std::string& names, std::function<std::string()> text, const std::string& help) const {
+  app_->add_flag_callback(
+      names, [text = std::move(text)] { throw Answer{text()}; }, help);
 }
 
-bool parse_command_line(CLI::App& app, int argc, const char* const* argv) {
+bool CommandLine::parse(int argc, const char* const* argv) {
+  CLI::App& app = *app_;
   const Reached at = reached_command(app, argc, argv);
   const std::vector<std::string> names = command_names(*at.app);
   if (!at.next.empty()) {
@@ -105,15 +104,13 @@ bool parse_command_line(CLI::App& app, int argc, const char* const* argv) {
   }
 }
 
-void add_config_options(CLI::App& command, ConfigOptions& options, ConfigFile form) {
-  command.add_option(form == ConfigFile::Positional ? "CONFIG" : "--config", options.file, "The config, a TOML file")
-      ->required()
-      ->type_name(form == ConfigFile::Positional ? "" : "FILE");
-  command.add_option("--set", options.sets, "Take VALUE for a key, over what the config says (may be given again)")
-      ->type_name("SECTION.KEY=VALUE")
-      ->allow_extra_args(false);
-  command.add_flag_callback(
-      "--help-config", [] { throw Answer{config_help()}; }, "Explain the keys of a config and leave");
+void add_config_options(const Command& command, ConfigOptions& options, ConfigFile form) {
+  const bool positional = form == ConfigFile::Positional;
+  command.add_option(positional ? "CONFIG" : "--config", options.file, "The config, a TOML file",
+                     {.required = true, .type = positional ? "" : "FILE"});
+  command.add_option("--set", options.sets, "Take VALUE for a key, over what the config says (may be given again)",
+                     {.type = "SECTION.KEY=VALUE", .one_at_a_time = true});
+  command.add_answer("--help-config", config_help, "Explain the keys of a config and leave");
 }
 
 Config load_config(const ConfigOptions& options, DataFiles data) {

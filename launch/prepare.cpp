@@ -9,7 +9,6 @@
 #include <string_view>
 #include <utility>
 
-#include <CLI/CLI.hpp>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -111,27 +110,26 @@ int run_prepare(const PrepareOptions& options, bool json) {
 
 }  // namespace
 
-void add_prepare(CLI::App& app, Run& run) {
+void add_prepare(const Command& parent, Run& run) {
   struct Arguments {
     PrepareOptions options;
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
   PrepareOptions& options = arguments->options;
-  CLI::App* command = app.add_subcommand("prepare", "Turn text files into a folder of token shards to train on");
-  command->add_option("--input", options.inputs, "Text files, JSONL files ({\"text\": ...} a line), or folders of them")
-      ->required();
-  command->add_option("--tokenizer", options.tokenizer, "bytes, or sentencepiece (BPE, trained on the text)")
-      ->capture_default_str();
-  command->add_option("--vocab", options.vocab, "Tokens of the sentencepiece vocabulary (default 4096)");
-  command->add_option("--out", options.out, "Folder to write")->required();
-  command->add_option("--valid-fraction", options.valid_fraction,
-                      "Part of the text held out for validation (default 0.02, but no more than about 1 MiB)");
-  command->add_option("--seed", options.seed, "Of the choice of the held-out text")->capture_default_str();
-  command->add_flag("--force", options.force, "Replace what an earlier prepare wrote to --out");
-  command->add_flag("--json", arguments->json, "Print the report as one JSON object");
-  command->callback(
-      [arguments, &run] { run = [arguments] { return run_prepare(arguments->options, arguments->json); }; });
+  const Command command = parent.add_command("prepare", "Turn text files into a folder of token shards to train on");
+  command.add_option("--input", options.inputs, "Text files, JSONL files ({\"text\": ...} a line), or folders of them",
+                     {.required = true});
+  command.add_option("--tokenizer", options.tokenizer, "bytes, or sentencepiece (BPE, trained on the text)",
+                     {.show_default = true});
+  command.add_option("--vocab", options.vocab, "Tokens of the sentencepiece vocabulary (default 4096)");
+  command.add_option("--out", options.out, "Folder to write", {.required = true});
+  command.add_option("--valid-fraction", options.valid_fraction,
+                     "Part of the text held out for validation (default 0.02, but no more than about 1 MiB)");
+  command.add_option("--seed", options.seed, "Of the choice of the held-out text", {.show_default = true});
+  command.add_flag("--force", options.force, "Replace what an earlier prepare wrote to --out");
+  command.add_flag("--json", arguments->json, "Print the report as one JSON object");
+  command.does(run, [arguments] { return run_prepare(arguments->options, arguments->json); });
 }
 
 }  // namespace switchyard

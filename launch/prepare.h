@@ -5,7 +5,6 @@
 
 namespace switchyard {
 
-// Adds the subcommand to `app`. Where it is the one called, `run` is what to do then, and returns the exit code.
-void add_prepare(CLI::App& app, Run& run);
+void add_prepare(const Command& parent, Run& run);
 
 }  // namespace switchyard

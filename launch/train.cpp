@@ -14,10 +14,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-
 namespace switchyard {
 namespace {
 
@@ -62,28 +58,23 @@ int run_train(Arguments arguments) {
 
 }  // namespace
 
-void add_train(CLI::App& parent, Run& run) {
-  auto* command = parent.add_subcommand("train", "Train the model of a config on prepared text");
+void add_train(const Command& parent, Run& run) {
+  const Command command = parent.add_command("train", "Train the model of a config on prepared text");
   auto arguments = std::make_shared<Arguments>();
   arguments->run.out = "runs/default";
-  add_config_options(*command, arguments->config, ConfigFile::Positional);
-  command->add_option("--out", arguments->run.out, "The run's folder: config, metrics, checkpoints")
-      ->type_name("DIR")
-      ->capture_default_str();
-  command
-      ->add_option("--resume", arguments->resume,
-                   "auto: from the folder's newest checkpoint if there is one; must; never; or a checkpoint's folder")
-      ->type_name("auto|must|never|PATH")
-      ->capture_default_str();
-  command->add_option("--stop-after", arguments->stop_after, "Save and leave after this many steps in all (code 75)")
-      ->type_name("STEP")
-      ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--time-limit", arguments->time_limit,
-                   "Save and leave before this much time has passed since the start (code 75): 5400, 30m, 2:00:00")
-      ->type_name("TIME");
-  command->add_flag("--dry-run", arguments->run.dry_run, "Say what would run and what memory it takes, and leave");
-  command->callback([&run, arguments] { run = [arguments] { return run_train(*arguments); }; });
+  add_config_options(command, arguments->config, ConfigFile::Positional);
+  command.add_option("--out", arguments->run.out, "The run's folder: config, metrics, checkpoints",
+                     {.type = "DIR", .show_default = true});
+  command.add_option("--resume", arguments->resume,
+                     "auto: from the folder's newest checkpoint if there is one; must; never; or a checkpoint's folder",
+                     {.type = "auto|must|never|PATH", .show_default = true});
+  command.add_option("--stop-after", arguments->stop_after, "Save and leave after this many steps in all (code 75)",
+                     {.accepted = accept::Positive(), .type = "STEP"});
+  command.add_option("--time-limit", arguments->time_limit,
+                     "Save and leave before this much time has passed since the start (code 75): 5400, 30m, 2:00:00",
+                     {.type = "TIME"});
+  command.add_flag("--dry-run", arguments->run.dry_run, "Say what would run and what memory it takes, and leave");
+  command.does(run, [arguments] { return run_train(*arguments); });
 }
 
 }  // namespace switchyard

@@ -4,6 +4,6 @@
 
 namespace switchyard {
 
-void add_train(CLI::App& parent, Run& run);
+void add_train(const Command& parent, Run& run);
 
 }  // namespace switchyard

@@ -6,7 +6,6 @@
 
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>
 
 namespace switchyard {
@@ -19,24 +18,23 @@ struct Outcome {
 
 Outcome given(std::vector<const char*> words) {
   Outcome outcome;
-  CLI::App app("Words.", "switchyard");
-  set_up_app(app);
+  CommandLine line("switchyard", "Words.", "1.2.3");
   Run run;
   int steps = 0;
   ConfigOptions config;
-  CLI::App* train = app.add_subcommand("train", "Train");
-  train->add_option("--steps", steps, "How many");
-  train->callback([&] { run = [&] { return outcome.ran = fmt::format("train {}", steps), 0; }; });
-  CLI::App* bench = app.add_subcommand("bench", "Measure");
-  bench->require_subcommand(1);
-  CLI::App* step = bench->add_subcommand("step", "A step");
-  add_config_options(*step, config, ConfigFile::Option);
-  step->callback([&] {
-    run = [&] { return outcome.ran = fmt::format("step {} {}", config.file.string(), fmt::join(config.sets, " ")), 0; };
+  const Command train = line.root().add_command("train", "Train");
+  train.add_option("--steps", steps, "How many");
+  train.does(run, [&] { return outcome.ran = fmt::format("train {}", steps), 0; });
+  const Command bench = line.root().add_command("bench", "Measure");
+  bench.require_command();
+  const Command step = bench.add_command("step", "A step");
+  add_config_options(step, config, ConfigFile::Option);
+  step.does(run, [&] {
+    return outcome.ran = fmt::format("step {} {}", config.file.string(), fmt::join(config.sets, " ")), 0;
   });
   words.insert(words.begin(), "/some/where/switchyard");
   try {
-    if (parse_command_line(app, static_cast<int>(words.size()), words.data())) run();
+    if (line.parse(static_cast<int>(words.size()), words.data())) run();
   } catch (const UsageError& error) {
     outcome.fault = error.what();
   }
