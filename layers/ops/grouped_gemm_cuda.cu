@@ -34,8 +34,9 @@ struct TilePlace {
 };
 
 // The place of tile number `tile`. All lanes of a warp come here together and look at 32 groups at a time.
-template <int Side>
+template <class Tile>
 __device__ __forceinline__ TilePlace find_tile(const GemmArguments& args, const std::int32_t* row_begin, int tile) {
+  constexpr int height = Tile::tile_rows;
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   int before = 0;  // tiles of the groups before
   for (int base = 0; base < args.groups; base += warp_size) {
@@ -44,7 +45,7 @@ __device__ __forceinline__ TilePlace find_tile(const GemmArguments& args, const 
       begin = greater_of(row_begin[base + lane], 0);
       end = lesser_of(row_begin[base + lane + 1], args.rows);
     }
-    const int mine = begin < end ? (end - begin + Side - 1) / Side * args.column_tiles : 0;
+    const int mine = begin < end ? (end - begin + height - 1) / height * args.column_tiles : 0;
     int upto = mine;
 #pragma unroll
     for (int offset = 1; offset < warp_size; offset *= 2) {
@@ -60,9 +61,9 @@ __device__ __forceinline__ TilePlace find_tile(const GemmArguments& args, const 
     begin = __shfl_sync(whole_warp, begin, found);
     end = __shfl_sync(whole_warp, end, found);
     const int number = tile - before - __shfl_sync(whole_warp, upto - mine, found);
-    const TileNumber at = banded_tile<2048 / Side>(number, (end - begin + Side - 1) / Side, args.column_tiles);
-    const int row = begin + at.row * Side;
-    return {base + found, row, lesser_of(Side, end - row), at.column * Side};
+    const TileNumber at = banded_tile<2048 / height>(number, (end - begin + height - 1) / height, args.column_tiles);
+    const int row = begin + at.row * height;
+    return {base + found, row, lesser_of(height, end - row), at.column * Tile::tile_columns};
   }
   return {-1, 0, 0, 0};
 }
@@ -75,10 +76,10 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
   const std::int32_t* const row_begin =
       args.row_begin != nullptr ? args.row_begin : args.lists.at<std::int32_t>(args.row_begin_list);
   for (int number = static_cast<int>(blockIdx.x);; number += static_cast<int>(gridDim.x)) {
-    const TilePlace place = find_tile<Tile::side>(args, row_begin, number);
+    const TilePlace place = find_tile<Tile>(args, row_begin, number);
     if (place.group < 0) return;
     const auto* const weight = static_cast<const T*>(args.lists.at<const void*>(args.weight_list)[place.group]);
-    const int columns = lesser_of(Tile::side, args.n - place.column);
+    const int columns = lesser_of(Tile::tile_columns, args.n - place.column);
     const Operand<T> a{static_cast<const T*>(args.x) + std::int64_t{place.row} * args.k, args.k, place.rows};
     const Operand<T> b{weight + (BLines ? std::int64_t{place.column} * args.k : place.column), BLines ? args.k : args.n,
                        columns};
@@ -118,7 +119,7 @@ struct GemmLaunch {
 template <class Tile, bool BLines, bool Aligned>
 void launch_tiles(const GemmLaunch& wanted, std::int64_t row_tiles) {
   GemmArguments args = wanted.args;
-  args.column_tiles = (args.n + Tile::side - 1) / Tile::side;
+  args.column_tiles = (args.n + Tile::tile_columns - 1) / Tile::tile_columns;
   const std::int64_t tiles = row_tiles * args.column_tiles;
   require(tiles <= std::numeric_limits<int>::max() / 2, "grouped_gemm: {} rows and {} columns are too many", args.rows,
           args.n);
@@ -129,15 +130,31 @@ void launch_tiles(const GemmLaunch& wanted, std::int64_t row_tiles) {
          Tile::threads, Tile::shared_bytes, args);
 }
 
-template <template <int> class Tile, bool BLines>
+struct Bf16Shapes {
+  using Small = Bf16Tile<64, 64>;
+  using Large = Bf16Tile<128, 128>;
+  using Wide = Bf16Tile<128, 256>;
+};
+struct F32Shapes {
+  using Small = F32Tile<64>;
+  using Large = F32Tile<128>;
+  using Wide = Large;
+};
+
+template <class Shapes, bool BLines>
 void launch_shape(const GemmLaunch& wanted) {
-  const std::int64_t column_tiles = (wanted.args.n + 127) / 128;
+  const std::int64_t row_tiles = wanted.most_row_tiles_of_128, column_tiles = (wanted.args.n + 127) / 128;
+  const std::int64_t tiles = row_tiles * column_tiles, at_once = multiprocessors(*wanted.device);
   // Small tiles waste less where groups have few rows, and give more multiprocessors something to do.
-  const bool small = wanted.args.n <= 64 || wanted.args.rows <= 64 * std::int64_t{wanted.args.groups} ||
-                     wanted.most_row_tiles_of_128 * column_tiles < multiprocessors(*wanted.device);
-  if (!wanted.aligned) return launch_tiles<Tile<64>, BLines, false>(wanted, wanted.most_row_tiles_of_64);
-  if (small) return launch_tiles<Tile<64>, BLines, true>(wanted, wanted.most_row_tiles_of_64);
-  launch_tiles<Tile<128>, BLines, true>(wanted, wanted.most_row_tiles_of_128);
+  const bool small =
+      wanted.args.n <= 64 || wanted.args.rows <= 64 * std::int64_t{wanted.args.groups} || tiles < at_once;
+  // Wide ones ask the second-level cache for a quarter less. A multiprocessor has one at a time: there must be enough
+  // of them that the last ones' number weighs little.
+  const bool wide = column_tiles % 2 == 0 && tiles / 2 >= 2 * at_once;
+  if (!wanted.aligned) return launch_tiles<typename Shapes::Small, BLines, false>(wanted, wanted.most_row_tiles_of_64);
+  if (small) return launch_tiles<typename Shapes::Small, BLines, true>(wanted, wanted.most_row_tiles_of_64);
+  if (wide) return launch_tiles<typename Shapes::Wide, BLines, true>(wanted, row_tiles);
+  launch_tiles<typename Shapes::Large, BLines, true>(wanted, row_tiles);
 }
 
 void run(const Tensor& x, std::span<const std::int32_t> row_begin, const std::int32_t* row_begin_there,
@@ -181,9 +198,9 @@ void run(const Tensor& x, std::span<const std::int32_t> row_begin, const std::in
   args.y_in_pieces = aligned(y.raw()) && n % 4 == 0;
   args.accumulate = accumulate;
   if (x.dtype() == DType::BF16) {
-    wanted.b_by_lines ? launch_shape<Bf16Tile, true>(wanted) : launch_shape<Bf16Tile, false>(wanted);
+    wanted.b_by_lines ? launch_shape<Bf16Shapes, true>(wanted) : launch_shape<Bf16Shapes, false>(wanted);
   } else {
-    wanted.b_by_lines ? launch_shape<F32Tile, true>(wanted) : launch_shape<F32Tile, false>(wanted);
+    wanted.b_by_lines ? launch_shape<F32Shapes, true>(wanted) : launch_shape<F32Shapes, false>(wanted);
   }
 }
 

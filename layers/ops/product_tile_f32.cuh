@@ -17,7 +17,8 @@ namespace switchyard::cuda {
 template <int Side>
 struct F32Tile {
   using Element = float;
-  static constexpr int side = Side;
+  static constexpr int tile_rows = Side;
+  static constexpr int tile_columns = Side;
   static constexpr int threads = Side * Side / 64;
   static constexpr int blocks = Side == 128 ? 1 : 4;  // on a multiprocessor
   static constexpr int blocks_by_positions = blocks;

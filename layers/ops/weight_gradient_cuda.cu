@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks_by_positions)
   const int group = static_cast<int>(blockIdx.x) / tiles;
   const TileNumber place =
       banded_tile<16>(static_cast<int>(blockIdx.x) - group * tiles, args.row_tiles, args.column_tiles);
-  const int row = place.row * Tile::side, column = place.column * Tile::side;
+  const int row = place.row * Tile::tile_rows, column = place.column * Tile::tile_columns;
   // The part of the sums that begins at `sums`.
   const auto part = [&](auto* sums) {
     return ResultPart<std::remove_pointer_t<decltype(sums)>>{sums + std::int64_t{row} * args.k + column, args.k,
@@ -120,8 +120,8 @@ struct Segments {
 
 template <class Tile, bool Aligned>
 void launch_tiles(Device& device, GradientArguments args, std::int64_t groups) {
-  args.row_tiles = (args.n + Tile::side - 1) / Tile::side;
-  args.column_tiles = (args.k + Tile::side - 1) / Tile::side;
+  args.row_tiles = (args.n + Tile::tile_rows - 1) / Tile::tile_rows;
+  args.column_tiles = (args.k + Tile::tile_columns - 1) / Tile::tile_columns;
   const std::int64_t tiles = groups * args.row_tiles * args.column_tiles;
   require(tiles <= std::numeric_limits<int>::max(), "weight_gradient: {} weights of [{}, {}] are too many", groups,
           args.n, args.k);
@@ -129,13 +129,13 @@ void launch_tiles(Device& device, GradientArguments args, std::int64_t groups) {
          Tile::shared_bytes, args);
 }
 
-template <template <int> class Tile>
+template <class Small, class Large>
 void launch_shape(Device& device, const GradientArguments& args, std::int64_t groups, bool in_vectors) {
   const auto tiles = [](int size) { return std::int64_t{size + 127} / 128; };
   const bool small = args.n <= 64 || args.k <= 64 || groups * tiles(args.n) * tiles(args.k) < multiprocessors(device);
-  if (!in_vectors) return launch_tiles<Tile<64>, false>(device, args, groups);
-  if (small) return launch_tiles<Tile<64>, true>(device, args, groups);
-  launch_tiles<Tile<128>, true>(device, args, groups);
+  if (!in_vectors) return launch_tiles<Small, false>(device, args, groups);
+  if (small) return launch_tiles<Small, true>(device, args, groups);
+  launch_tiles<Large, true>(device, args, groups);
 }
 
 bool aligned_to(const void* memory, std::uintptr_t bytes) {
@@ -172,9 +172,9 @@ void run(const Tensor& dy, const Tensor& x, const Segments& segments, std::span<
   const auto groups = isize(sums.size());
   const bool in_vectors = aligned_to(args.dy, 16) && aligned_to(args.x, 16) && args.n % 8 == 0 && args.k % 8 == 0;
   if (x.dtype() == DType::BF16) {
-    launch_shape<Bf16Tile>(device, args, groups, in_vectors);
+    launch_shape<Bf16Tile<64, 64>, Bf16Tile<128, 128>>(device, args, groups, in_vectors);
   } else {
-    launch_shape<F32Tile>(device, args, groups, in_vectors);
+    launch_shape<F32Tile<64>, F32Tile<128>>(device, args, groups, in_vectors);
   }
 }
 

@@ -121,9 +121,10 @@ TEST_CASE("products of groups are right in every shape, layout and type") {
     std::int64_t rows, k, n;
     std::size_t kind;  // of bounds
   };
-  // Aligned and odd ones, of large tiles and of small ones; more groups than lanes.
-  for (const auto [rows, k, n, kind] : {Sizes{1, 1, 1, 0}, Sizes{37, 19, 45, 1}, Sizes{300, 72, 136, 0},
-                                        Sizes{420, 40, 200, 1}, Sizes{90, 24, 40, 2}, Sizes{130, 33, 129, 1}}) {
+  // Aligned and odd ones, of small, large and wide tiles; more groups than lanes.
+  for (const auto [rows, k, n, kind] :
+       {Sizes{1, 1, 1, 0}, Sizes{37, 19, 45, 1}, Sizes{300, 72, 136, 0}, Sizes{420, 40, 200, 1}, Sizes{90, 24, 40, 2},
+        Sizes{130, 33, 129, 1}, Sizes{900, 24, 200, 0}}) {
     for (const DType dtype : {DType::F32, DType::BF16}) {
       for (const bool transposed : {true, false}) {
         const Problem problem(rows, k, n, bounds_of(rows)[kind], transposed, dtype);
@@ -181,6 +182,7 @@ TEST_CASE("a row has the same bits whatever stands beside it") {
       CHECK(same_bits(row_among(cuda, row, weight, 5, 2, 3, dtype, n), alone));
       CHECK(same_bits(row_among(cuda, row, weight, 129, 1, 64, dtype, n), alone));
       CHECK(same_bits(row_among(cuda, row, weight, 100, 200, 0, dtype, n), alone));
+      CHECK(same_bits(row_among(cuda, row, weight, 600, 300, 0, dtype, n), alone));
       // A sum in another order is found out.
       auto turned_row = row;
       auto turned_weight = weight;
