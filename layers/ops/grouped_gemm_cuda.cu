@@ -204,6 +204,20 @@ void run(const Tensor& x, std::span<const std::int32_t> row_begin, const std::in
   }
 }
 
+// In as many launches as the arguments' room asks for: one for up to 250 groups.
+void run_parts(const Tensor& x, std::span<const std::int32_t> row_begin, const std::int32_t* row_begin_there,
+               std::span<const PackedMatrix* const> b, const Tensor& y, bool accumulate) {
+  constexpr std::size_t most = (KernelLists::room - 64) / (sizeof(void*) + sizeof(std::int32_t));
+  for (std::size_t first = 0; first < b.size(); first += most) {
+    const std::size_t count = std::min(most, b.size() - first);
+    if (row_begin_there != nullptr) {
+      run(x, {}, row_begin_there + first, b.subspan(first, count), y, accumulate);
+    } else {
+      run(x, row_begin.subspan(first, count + 1), nullptr, b.subspan(first, count), y, accumulate);
+    }
+  }
+}
+
 }  // namespace
 
 void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std::span<const PackedMatrix* const> b,
@@ -211,12 +225,12 @@ void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std:
   require(row_begin.back() <= std::numeric_limits<std::int32_t>::max(), "grouped_gemm: {} rows are too many",
           row_begin.back());
   const std::vector<std::int32_t> narrow(row_begin.begin(), row_begin.end());
-  run(x, narrow, nullptr, b, y, accumulate);
+  run_parts(x, narrow, nullptr, b, y, accumulate);
 }
 
 void grouped_gemm(const Tensor& x, const Tensor& row_begin, std::span<const PackedMatrix* const> b, Tensor y,
                   bool accumulate) {
-  run(x, {}, row_begin.i32(), b, y, accumulate);
+  run_parts(x, {}, row_begin.i32(), b, y, accumulate);
 }
 
 }  // namespace switchyard::cuda

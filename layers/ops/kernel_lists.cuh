@@ -1,5 +1,6 @@
 // Short lists that the host gives a kernel: in the launch's arguments where they fit, which costs nothing, or else in
-// the device's workspace. Several lists lie behind one another; a list is named by where it begins.
+// the device's workspace, which a captured launch cannot have. Several lists lie behind one another; a list is named by
+// where it begins.
 #pragma once
 
 #include "comm/device/kernel.cuh"

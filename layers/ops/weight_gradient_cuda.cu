@@ -1,6 +1,7 @@
 // dW[g] += dy[rows]^T x[rows] for the segments of each group, whose bounds may be known to the device alone. A block of
 // threads has one tile of one weight: it forms the sum over a segment's rows in registers and adds it to the gradient
 // from there, segment by segment.
+#include "layers/ops/gradient_segments.h"
 #include "layers/ops/grouped_gemm_cuda.h"
 #include "layers/ops/kernel_lists.cuh"
 #include "layers/ops/product_results.cuh"
@@ -111,13 +112,6 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks_by_positions)
   }
 }
 
-// Segments of ranges, as the kernel reads them.
-struct Segments {
-  std::vector<std::int32_t> range_begin, range_end;
-  const std::int32_t* bounds = nullptr;
-  std::vector<std::int32_t> segment_begin, group_begin;
-};
-
 template <class Tile, bool Aligned>
 void launch_tiles(Device& device, GradientArguments args, std::int64_t groups) {
   args.row_tiles = (args.n + Tile::tile_rows - 1) / Tile::tile_rows;
@@ -142,7 +136,8 @@ bool aligned_to(const void* memory, std::uintptr_t bytes) {
   return reinterpret_cast<std::uintptr_t>(memory) % bytes == 0;
 }
 
-void run(const Tensor& dy, const Tensor& x, const Segments& segments, std::span<const DeviceSum> sums, bool goes_on) {
+void run(const Tensor& dy, const Tensor& x, const GradientSegments& segments, std::span<const DeviceSum> sums,
+         bool goes_on) {
   require(std::max({x.rows(), x.cols(), dy.cols()}) <= std::numeric_limits<std::int32_t>::max() - 128,
           "weight_gradient: dy is {} and x is {}: too many rows or columns", dy.shape().to_string(),
           x.shape().to_string());
@@ -178,28 +173,21 @@ void run(const Tensor& dy, const Tensor& x, const Segments& segments, std::span<
   }
 }
 
+// In as many launches as the arguments' room asks for: one for up to 80 groups of a few segments.
+void run_parts(const Tensor& dy, const Tensor& x, const GradientSegments& segments, std::span<const DeviceSum> sums) {
+  for (std::size_t first = 0, last = 0; first < sums.size(); first = last) {
+    last = first + 1;
+    while (last < sums.size() && segments.bytes_of_groups(first, last + 1, sizeof(DeviceSum)) <= KernelLists::room) {
+      ++last;
+    }
+    run(dy, x, segments.of_groups(first, last), sums.subspan(first, last - first), /*goes_on=*/false);
+  }
+}
+
 std::vector<DeviceSum> device_sums(std::span<const GradientSum* const> gradients) {
   std::vector<DeviceSum> sums;
   for (const GradientSum* gradient : gradients) sums.push_back(device_sum(*gradient));
   return sums;
-}
-
-std::vector<std::int32_t> narrowed(std::span<const std::int64_t> values) {
-  return {values.begin(), values.end()};
-}
-
-// One partial a segment where sums are exact. Otherwise one a group, which spares all but one pass over the sums.
-void set_segments(Segments& segments, std::span<const std::int64_t> segment_begin,
-                  std::span<const std::int64_t> group_begin, const GradientSum& gradient) {
-  if (gradient.exact != nullptr || gradient.numerics == Numerics::Reproducible) {
-    segments.segment_begin = narrowed(segment_begin);
-    segments.group_begin = narrowed(group_begin);
-    return;
-  }
-  for (const std::int64_t segment : group_begin) {
-    segments.group_begin.push_back(static_cast<std::int32_t>(segments.segment_begin.size()));
-    segments.segment_begin.push_back(static_cast<std::int32_t>(segment_begin[usize(segment)]));
-  }
 }
 
 }  // namespace
@@ -207,27 +195,27 @@ void set_segments(Segments& segments, std::span<const std::int64_t> segment_begi
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const RowRange> ranges,
                              std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
                              std::span<const GradientSum* const> gradients) {
-  Segments segments;
+  GradientSegments segments;
   for (const RowRange& range : ranges) {
     segments.range_begin.push_back(static_cast<std::int32_t>(range.begin));
     segments.range_end.push_back(static_cast<std::int32_t>(range.end));
   }
   set_segments(segments, segment_begin, group_begin, *gradients.front());
-  run(dy, x, segments, device_sums(gradients), /*goes_on=*/false);
+  run_parts(dy, x, segments, device_sums(gradients));
 }
 
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& segment_begin,
                              std::span<const std::int64_t> group_begin, std::span<const GradientSum* const> gradients) {
-  Segments segments;
+  GradientSegments segments;
   segments.bounds = segment_begin.i32();
   std::vector<std::int64_t> each(usize(segment_begin.size()));
   std::iota(each.begin(), each.end(), 0);
   set_segments(segments, each, group_begin, *gradients.front());
-  run(dy, x, segments, device_sums(gradients), /*goes_on=*/false);
+  run_parts(dy, x, segments, device_sums(gradients));
 }
 
 void continue_weight_gradient(const Tensor& dy, const Tensor& x, Tensor sum) {
-  Segments segments;
+  GradientSegments segments;
   segments.range_begin = {0};
   segments.range_end = {static_cast<std::int32_t>(x.rows())};
   segments.segment_begin = segments.group_begin = {0, 1};

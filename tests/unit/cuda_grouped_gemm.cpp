@@ -318,6 +318,16 @@ TEST_CASE("more groups than a launch's arguments hold") {
     gradients.segments.push_back(isize(g) + 1);
     gradients.groups.push_back(isize(g) + 1);
   }
+  const auto wanted = gradients.on(cpu_device(), Numerics::Reproducible);
+  CHECK(gradients.on(cuda, Numerics::Reproducible) == wanted);
+  CHECK(gradients.on(cuda, Numerics::Reproducible, /*device_bounds=*/true) == wanted);
+  CHECK(same_bits(problem.on(cuda, DType::F32, false, /*device_bounds=*/true), problem.on(cuda, DType::F32, false)));
+}
+
+TEST_CASE("a segment of more ranges than a launch's arguments hold") {
+  Device& cuda = cuda_device();
+  Gradients gradients{900, 8, 4, {}, {0, 450, 900}, {0, 1, 2}, DType::F32};
+  for (std::int64_t r = 0; r < gradients.rows; ++r) gradients.ranges.push_back({r, r + 1});
   CHECK(gradients.on(cuda, Numerics::Reproducible) == gradients.on(cpu_device(), Numerics::Reproducible));
 }
 
