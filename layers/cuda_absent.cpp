@@ -72,5 +72,6 @@ ABSENT(swiglu, const Tensor&, const Tensor&, Tensor)
 ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Tensor)
 ABSENT(unsort, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(z_loss_gradient, const Tensor&, double, Tensor)
+ABSENT(zero_gradients, Device&, std::span<const GradientSum>)
 
 }  // namespace switchyard::cuda

@@ -1,5 +1,6 @@
 #include "comm/reduce/device_sums.h"
 
+#include "comm/device/work.h"
 #include "comm/reduce/held_arrays.h"
 #include "comm/reduce/packed_window.h"
 #include "comm/reduce/pieces_cuda.h"
@@ -18,7 +19,7 @@ Bytes bytes_of(std::int64_t elements) {
 
 // The grouped exchange of a round as it is put together: messages, and the copies that go before or after them.
 template <class T>
-struct Exchange {
+struct GroupedExchange {
   std::vector<SendPart> sends;
   std::vector<ReceivePart> receives;
   std::vector<cuda::CopiedPiece> copies;
@@ -51,6 +52,29 @@ void for_mine(const std::vector<HeldArrays<T>>& held, const std::vector<HeldWind
   for (const HeldWindow& window : round) {
     if (held[window.set].me >= 0) f(held[window.set], window);
   }
+}
+
+// The three kinds of work, as they are recorded.
+void copy_all(Device& device, std::span<const cuda::CopiedPiece> pieces) {
+  double bytes = 0;
+  for (const cuda::CopiedPiece& piece : pieces) bytes += 2 * static_cast<double>(piece.bytes);
+  const DeviceWork work(device, "copy_pieces", {.bytes = bytes});
+  cuda::copy_pieces(device, pieces);
+}
+template <class T>
+void sum_all(Device& device, std::span<const cuda::SummedPiece<T>> pieces) {
+  double bytes = 0;
+  for (const auto& piece : pieces) bytes += static_cast<double>(piece.count * (piece.holders + 1) * isize(sizeof(T)));
+  const DeviceWork work(device, "sum_pieces", {.bytes = bytes});
+  cuda::sum_pieces(device, pieces);
+}
+void exchange_all(DeviceTransport& transport, Device& device, std::span<const SendPart> sends,
+                  std::span<const ReceivePart> receives) {
+  double bytes = 0;
+  for (const SendPart& part : sends) bytes += static_cast<double>(part.size.value());
+  for (const ReceivePart& part : receives) bytes += static_cast<double>(part.size.value());
+  const DeviceWork work(device, "parameter exchange", {.bytes = bytes});
+  transport.exchange(sends, receives);
 }
 
 void grow(Buffer& memory, Device& device, Bytes bytes) {
@@ -98,7 +122,7 @@ void DeviceSums::sum(std::span<const HeldRange> sets, std::span<const std::vecto
   const Rounds rounds = plan_rounds(group_.size(), sets, std::max(bucket_.value() / isize(sizeof(T)), std::int64_t{1}));
   make_room(rounds, held);
   for (const std::vector<HeldWindow>& round : rounds) {
-    Exchange<T> exchange;
+    GroupedExchange<T> exchange;
     std::vector<cuda::SummedPiece<T>> sums;
     T* out = static_cast<T*>(outgoing_.data());
     T* in = static_cast<T*>(incoming_.data());
@@ -118,9 +142,9 @@ void DeviceSums::sum(std::span<const HeldRange> sets, std::span<const std::vecto
         in += own.size();
       });
     });
-    cuda::copy_pieces(device_, exchange.copies);
-    transport_.exchange(exchange.sends, exchange.receives);
-    cuda::sum_pieces(device_, std::span<const cuda::SummedPiece<T>>(sums));
+    copy_all(device_, exchange.copies);
+    exchange_all(transport_, device_, exchange.sends, exchange.receives);
+    sum_all<T>(device_, sums);
   }
 }
 
@@ -130,8 +154,8 @@ void DeviceSums::gather(std::span<const HeldRange> sets, std::span<const std::ve
   const Rounds rounds = plan_rounds(group_.size(), sets, std::max(bucket_.value() / isize(sizeof(T)), std::int64_t{1}));
   make_room(rounds, held);
   for (const std::vector<HeldWindow>& round : rounds) {
-    Exchange<T> before;
-    Exchange<T> after;
+    GroupedExchange<T> before;
+    GroupedExchange<T> after;
     T* out = static_cast<T*>(outgoing_.data());
     T* in = static_cast<T*>(incoming_.data());
     for_mine(held, round, [&](const HeldArrays<T>& set, const HeldWindow& window) {
@@ -148,9 +172,9 @@ void DeviceSums::gather(std::span<const HeldRange> sets, std::span<const std::ve
       });
       out += own.size();
     });
-    cuda::copy_pieces(device_, before.copies);
-    transport_.exchange(before.sends, before.receives);
-    cuda::copy_pieces(device_, after.copies);
+    copy_all(device_, before.copies);
+    exchange_all(transport_, device_, before.sends, before.receives);
+    copy_all(device_, after.copies);
   }
 }
 

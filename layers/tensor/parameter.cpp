@@ -35,7 +35,7 @@ void add_partial(const GradientSum& sum, const float* partial, std::int64_t n) {
 }
 
 Parameter::Parameter(Device& device, std::string name, Shape shape, Owner owner, bool decay, Numerics numerics,
-                     DType compute)
+                     DType compute, std::uint32_t* device_non_finite)
     : name_(std::move(name)),
       owner_(owner),
       decay_(decay),
@@ -53,11 +53,12 @@ Parameter::Parameter(Device& device, std::string name, Shape shape, Owner owner,
   if (numerics == Numerics::Reproducible) {
     gradient_.exact = static_cast<std::int64_t*>(gradient_memory_.data());
     gradient_.non_finite = &non_finite_;
-    if (device.kind() == DeviceKind::Cuda) {
+    if (device.kind() == DeviceKind::Cuda && device_non_finite == nullptr) {
       non_finite_memory_ = Buffer(device, Bytes(sizeof(std::uint32_t)));
       non_finite_memory_.zero();
-      gradient_.device_non_finite = static_cast<std::uint32_t*>(non_finite_memory_.data());
+      device_non_finite = static_cast<std::uint32_t*>(non_finite_memory_.data());
     }
+    gradient_.device_non_finite = device_non_finite;
   } else {
     gradient_.plain = static_cast<float*>(gradient_memory_.data());
   }
@@ -67,15 +68,18 @@ Parameter::Parameter(Device& device, std::string name, Shape shape, Owner owner,
 
 bool Parameter::non_finite() const {
   std::uint32_t there = 0;
-  if (non_finite_memory_.data() != nullptr) {
-    Device& device = *non_finite_memory_.device();
-    device.copy_to_host(&there, non_finite_memory_.data(), Bytes(sizeof(there)), device.stream());
+  if (gradient_.device_non_finite != nullptr) {
+    Device& device = *gradient_.device;
+    device.copy_to_host(&there, gradient_.device_non_finite, Bytes(sizeof(there)), device.stream());
   }
   return there != 0 || non_finite_.load(std::memory_order_relaxed);
 }
 
 void Parameter::clear_non_finite() {
-  non_finite_memory_.zero();
+  if (gradient_.device_non_finite != nullptr) {
+    Device& device = *gradient_.device;
+    device.fill(gradient_.device_non_finite, 0, Bytes(sizeof(std::uint32_t)), device.stream());
+  }
   non_finite_.store(false, std::memory_order_relaxed);
 }
 

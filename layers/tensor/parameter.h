@@ -36,9 +36,10 @@ struct Owner {
 
 class Parameter {
  public:
-  // value is fp32 and zero; the gradient is zero. compute: what products read, F32 or BF16.
+  // value is fp32 and zero; the gradient is zero. compute: what products read, F32 or BF16. device_non_finite: a zero
+  // in the memory of a CUDA device, for GradientSum; without, the parameter has one of its own.
   Parameter(Device& device, std::string name, Shape shape, Owner owner, bool decay, Numerics numerics,
-            DType compute = DType::F32);
+            DType compute = DType::F32, std::uint32_t* device_non_finite = nullptr);
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
 
@@ -68,7 +69,7 @@ class Parameter {
   Buffer value_memory_;
   Buffer gradient_memory_;
   Tensor value_;
-  Buffer non_finite_memory_;  // on a CUDA device
+  Buffer non_finite_memory_;  // on a CUDA device, where the parameter has its own
   GradientSum gradient_;
   DType compute_;
   std::atomic<bool> non_finite_{false};

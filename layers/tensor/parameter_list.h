@@ -39,6 +39,11 @@ class ParameterList {
   Parameter* find(std::size_t spec) const;       // null where this rank does not have it
   Parameter& at(const std::string& name) const;  // throws where this rank does not have it
 
+  void zero_gradients();
+  // Did any partial of a gradient overflow or turn NaN? Clears the marks. On a CUDA device: waits for what it has under
+  // way.
+  bool take_non_finite();
+
   // A parameter comes to this rank, with its value and gradient zero until they are filled; or it leaves. The places in
   // here() change, the other Parameters stay where they are.
   Parameter& add(std::size_t spec);
@@ -46,13 +51,14 @@ class ParameterList {
 
  private:
   std::size_t spec_named(const std::string& name) const;
-  std::unique_ptr<Parameter> make(const ParameterSpec& spec) const;
+  std::unique_ptr<Parameter> make(std::size_t spec) const;
 
   Device& device_;
   Numerics numerics_;
   std::int64_t micro_batches_;
   DType compute_;
   std::vector<ParameterSpec> specs_;
+  Buffer non_finite_;  // on a CUDA device: GradientSum::device_non_finite of each spec
   std::vector<std::unique_ptr<Parameter>> parameters_;
   std::vector<Parameter*> by_spec_;
 };

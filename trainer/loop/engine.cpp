@@ -114,8 +114,11 @@ Engine::Engine(const Config& config, Layout& layout, Device& device)
       layout_(layout),
       device_(device),
       model_(config, device, layout.lane(), layout.experts().placements_of(layout.my_group())),
+      world_transport_(layout.grid().groups() == 1
+                           ? nullptr
+                           : make_device_transport(layout.world(), device, config.parallel.device_transport)),
       optimizer_(model_.parameters(), layout.world(), copy_sets(model_.parameters().specs(), layout.experts()),
-                 config.parallel.zero, device),
+                 config.parallel.zero, device, device_transport()),
       loads_(model_.moe_layers().size(), std::vector<std::int64_t>(usize(config.moe.experts), 0)) {
   // Beyond so many experts the numbers of their pairs are too many to keep and to send.
   constexpr std::int64_t most_experts = 1024;
@@ -128,6 +131,10 @@ Engine::Engine(const Config& config, Layout& layout, Device& device)
   tokens_.resize(usize(tokens));
   targets_.resize(usize(tokens));
   sequence_.resize(usize(config.model.seq_len + 1));
+}
+
+DeviceTransport* Engine::device_transport() const {
+  return world_transport_ != nullptr ? world_transport_.get() : model_.device_transport();
 }
 
 void Engine::read_micro_batch(std::int64_t first, std::int64_t sequences, const ReadSequence& read) {
@@ -264,8 +271,8 @@ Bytes Engine::place(ExpertMap next) {
     for (const CopySet& set : sets) {
       if (set.layer == layer) of_layer.push_back(set);
     }
-    sent += move_experts(layout_.world(), layout_.nodes().node_of, layer, std::move(of_layer), model_.parameters(),
-                         optimizer_)
+    sent += move_experts(layout_.world(), device_transport(), layout_.nodes().node_of, layer, std::move(of_layer),
+                         model_.parameters(), optimizer_)
                 .value();
     model_.place(l, next.placement(l, layout_.my_group()));
   }

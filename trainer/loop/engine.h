@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -93,13 +94,15 @@ class Engine {
  private:
   void read_micro_batch(std::int64_t first_sample, std::int64_t sequences, const ReadSequence& read);
   RebalanceReport rebalance();
-  using Writers = std::array<Rank, 3>;  // of a parameter's state, by StateKind
-  std::vector<Writers> writers();       // by place among the specs
+  DeviceTransport* device_transport() const;  // between the devices of all ranks; null on the CPU
+  using Writers = std::array<Rank, 3>;        // of a parameter's state, by StateKind
+  std::vector<Writers> writers();             // by place among the specs
 
   Config config_;
   Layout& layout_;
   Device& device_;
   Model model_;
+  std::unique_ptr<DeviceTransport> world_transport_;  // where the model's does not reach all ranks
   Optimizer optimizer_;
   std::vector<std::vector<std::int64_t>> loads_;  // [mixtures][E], since experts were moved the last time
   std::vector<std::vector<std::int64_t>> pairs_;  // [mixtures][E, E]: likewise, of this rank; none where nodes are one

@@ -43,6 +43,8 @@ class Model {
   Model(const Config& config, Device& device, ExchangeLane& lane);
 
   ParameterList& parameters() { return parameters_; }
+  // Between the devices of the lane's group; null on the CPU.
+  DeviceTransport* device_transport() const { return device_transport_.get(); }
   // Layer numbers of the mixtures, in order: what MicroBatchReport::moe is indexed by.
   const std::vector<std::int64_t>& moe_layers() const { return moe_layers_; }
 

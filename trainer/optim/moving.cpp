@@ -1,9 +1,6 @@
 #include "trainer/optim/moving.h"
 
-#include "comm/device/host_view.h"
-
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -38,10 +35,7 @@ std::vector<Holding> list_holdings(std::span<const CopySet> sets, const std::vec
 // Where this rank's elements lie.
 class Memory {
  public:
-  explicit Memory(Device& device) : device_(&device) {}
-  void add(std::int64_t array, Range range, float* data) {
-    parts_.emplace(array, Part{range, HostView<float>(*device_, data, range.size(), HostAccess::ReadWrite)});
-  }
+  void add(std::int64_t array, Range range, float* data) { parts_.emplace(array, Part{range, data}); }
   void add(const Optimizer::State& state) {
     const Range range{state.piece.offset, state.piece.offset + state.piece.count};
     add(array_of(state.piece.parameter, first_moment), range, state.first_moment());
@@ -51,26 +45,21 @@ class Memory {
     const auto [begin, end] = parts_.equal_range(array);
     for (auto part = begin; part != end; ++part) {
       const auto& [has, data] = part->second;
-      if (has.begin <= range.begin && range.end <= has.end) return data.data() + (range.begin - has.begin);
+      if (has.begin <= range.begin && range.end <= has.end) return data + (range.begin - has.begin);
     }
     fail(ErrorKind::Runtime, "elements {} to {} of array {} are not on this rank", range.begin, range.end, array);
-  }
-
-  void give_back() {
-    for (auto& [array, part] : parts_) part.data.give_back();
   }
 
  private:
   struct Part {
     Range range;
-    HostView<float> data;
+    float* data;
   };
-  Device* device_;
   std::multimap<std::int64_t, Part> parts_;
 };
 
 Memory memory_of(int layer, const ParameterList& parameters, const std::vector<Optimizer::State>& states) {
-  Memory memory(parameters.device());
+  Memory memory;
   for (const auto& parameter : parameters.here()) {
     if (parameter->owner().layer != layer) continue;
     memory.add(array_of(parameters.spec_index(*parameter), value), {0, parameter->size()}, parameter->value().f32());
@@ -124,9 +113,10 @@ std::vector<Transfer> plan_transfers(std::vector<Holding> before, std::span<cons
   return transfers;
 }
 
-Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer, std::vector<CopySet> sets,
-                   ParameterList& parameters, Optimizer& optimizer) {
+Bytes move_experts(const Group& world, DeviceTransport* transport, std::span<const Node> node_of, int layer,
+                   std::vector<CopySet> sets, ParameterList& parameters, Optimizer& optimizer) {
   const Rank me = world.rank();
+  Device& device = parameters.device();
   std::vector<Holding> before = list_holdings(optimizer.sets(layer), optimizer.held(layer), parameters);
   const Memory from = memory_of(layer, parameters, optimizer.states());
 
@@ -141,7 +131,7 @@ Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer,
   }
   for (const std::size_t spec : coming) parameters.add(spec);
   const std::vector<Optimizer::State> old = optimizer.regroup(layer, sets);
-  Memory to = memory_of(layer, parameters, optimizer.states());
+  const Memory to = memory_of(layer, parameters, optimizer.states());
 
   std::vector<SendPart> sends;
   std::vector<ReceivePart> receives;
@@ -152,7 +142,7 @@ Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer,
     if (transfer.from == me && transfer.to == me) {
       const float* const source = from.at(transfer.array, transfer.range);
       float* const target = to.at(transfer.array, transfer.range);
-      if (source != target) std::memcpy(target, source, usize(size.value()));
+      if (source != target) device.copy(target, source, size, device.stream());
     } else if (transfer.from == me) {
       sends.push_back({transfer.to, from.at(transfer.array, transfer.range), size});
       sent = Bytes(sent.value() + size.value());
@@ -160,8 +150,12 @@ Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer,
       receives.push_back({transfer.from, to.at(transfer.array, transfer.range), size});
     }
   }
-  world.transport().exchange(sends, receives);
-  to.give_back();
+  if (transport != nullptr) {
+    transport->exchange(sends, receives);
+    device.stream().synchronize();  // what leaves is given back now
+  } else {
+    world.transport().exchange(sends, receives);
+  }
   for (const std::size_t spec : coming) parameters.find(spec)->touch();
   for (const std::size_t spec : leaving) parameters.remove(spec);
   return sent;

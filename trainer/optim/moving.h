@@ -6,6 +6,7 @@
 
 #include "comm/group/group.h"
 #include "comm/group/topology.h"
+#include "comm/transport/device_transport.h"
 #include "layers/tensor/parameter_list.h"
 #include "trainer/optim/optimizer.h"
 
@@ -34,7 +35,8 @@ std::vector<Transfer> plan_transfers(std::vector<Holding> before, std::span<cons
 
 // The experts of a layer are to be where `sets` says. Parameters that come are added to the list and those that leave
 // are removed, the optimizer's moments go with them. Collective over the world; gives the bytes that left this rank.
-Bytes move_experts(const Group& world, std::span<const Node> node_of, int layer, std::vector<CopySet> sets,
-                   ParameterList& parameters, Optimizer& optimizer);
+// transport: between the devices of all ranks, null where they compute on the CPU.
+Bytes move_experts(const Group& world, DeviceTransport* transport, std::span<const Node> node_of, int layer,
+                   std::vector<CopySet> sets, ParameterList& parameters, Optimizer& optimizer);
 
 }  // namespace switchyard

@@ -1,13 +1,11 @@
 #include "trainer/optim/optimizer.h"
 
-#include "comm/device/host_view.h"
 #include "comm/reduce/gradients.h"
 #include "comm/reduce/parts.h"
 #include "layers/ops/adamw.h"
 
 #include <algorithm>
 #include <functional>
-#include <map>
 #include <tuple>
 #include <utility>
 
@@ -21,13 +19,14 @@ std::int64_t blocks_of(std::int64_t elements) {
 }  // namespace
 
 Optimizer::Optimizer(ParameterList& parameters, const Group& world, std::vector<CopySet> sets, std::int64_t zero,
-                     Device& device)
+                     Device& device, DeviceTransport* transport)
     : parameters_(parameters), world_(world), zero_(zero), device_(device) {
   for (CopySet& set : sets) {
     sets_.push_back(share(std::move(set)));
     add_states(sets_.back());
   }
   sort_states();
+  if (transport != nullptr && world.size() > 1) device_sums_.emplace(world, *transport, device);
 }
 
 Optimizer::Shared Optimizer::share(CopySet set) const {
@@ -114,19 +113,23 @@ std::vector<Optimizer::State> Optimizer::regroup(int layer, std::vector<CopySet>
   return before;
 }
 
-std::vector<HeldRange> Optimizer::held_ranges() const {
+bool Optimizer::has_copies(const Shared& shared, Of of) {
+  return shared.set.ranks.size() > 1 && (of == Of::All || shared.set.layer >= 0);
+}
+
+std::vector<HeldRange> Optimizer::held_ranges(Of of) const {
   std::vector<HeldRange> ranges;
   for (const Shared& shared : sets_) {
-    if (shared.set.layer >= 0 && shared.set.ranks.size() > 1) ranges.push_back({shared.set.ranks, shared.parts});
+    if (has_copies(shared, of)) ranges.push_back({shared.set.ranks, shared.parts});
   }
   return ranges;
 }
 
 template <class T, class F>
-std::vector<std::vector<std::span<T>>> Optimizer::held_arrays(const F& array_of) const {
+std::vector<std::vector<std::span<T>>> Optimizer::arrays_held(Of of, const F& array_of) const {
   std::vector<std::vector<std::span<T>>> arrays;
   for (const Shared& shared : sets_) {
-    if (shared.set.layer < 0 || shared.set.ranks.size() <= 1) continue;
+    if (!has_copies(shared, of)) continue;
     std::vector<std::span<T>>& mine = arrays.emplace_back();
     if (shared.set.place_of(world_.rank()) < 0) continue;
     for (const std::size_t spec : shared.set.specs) mine.push_back(array_of(*parameters_.find(spec)));
@@ -137,12 +140,16 @@ std::vector<std::vector<std::span<T>>> Optimizer::held_arrays(const F& array_of)
 template <class T>
 void Optimizer::sum(T* GradientSum::*member) {
   if (world_.size() == 1) return;
-  std::map<const Parameter*, HostView<T>> views;
-  for (const auto& parameter : parameters_.here()) {
-    views.emplace(parameter.get(),
-                  HostView<T>(device_, parameter->gradient().*member, parameter->size(), HostAccess::ReadWrite));
+  const auto gradient = [&](const Parameter& parameter) {
+    return std::span<T>(parameter.gradient().*member, usize(parameter.size()));
+  };
+  if (device_sums_) {
+    const auto ranges = held_ranges(Of::All);
+    const auto arrays = arrays_held<T>(Of::All, gradient);
+    device_sums_->sum_to_parts(ranges, arrays);
+    if (zero_ == 0) device_sums_->gather_from_parts(ranges, arrays);
+    return;
   }
-  const auto gradient = [&](const Parameter& parameter) { return views.at(&parameter).span(); };
   const Shared& replicated = sets_.front();
   std::vector<std::span<T>> arrays;
   for (const std::size_t spec : replicated.set.specs) arrays.push_back(gradient(*parameters_.find(spec)));
@@ -151,11 +158,10 @@ void Optimizer::sum(T* GradientSum::*member) {
   } else {
     switchyard::sum_gradients(world_, arrays);
   }
-  const auto ranges = held_ranges();
-  const auto held = held_arrays<T>(gradient);
+  const auto ranges = held_ranges(Of::Experts);
+  const auto held = arrays_held<T>(Of::Experts, gradient);
   sum_to_parts(world_, ranges, held);
   if (zero_ == 0) gather_from_parts(world_, ranges, held);
-  for (auto& [parameter, view] : views) view.give_back();
 }
 
 void Optimizer::sum_gradients() {
@@ -262,31 +268,19 @@ void Optimizer::update(const TrainConfig& train, double lr, double gradient_scal
 
 void Optimizer::gather_values() {
   if (zero_ == 0) return;
-  std::map<const Parameter*, HostView<float>> views;
   const auto value = [&](Parameter& parameter) {
     parameter.touch();
-    return views.try_emplace(&parameter, device_, parameter.value().f32(), parameter.size(), HostAccess::ReadWrite)
-        .first->second.span();
+    return std::span<float>(parameter.value().f32(), usize(parameter.size()));
   };
+  if (device_sums_) {
+    device_sums_->gather_from_parts(held_ranges(Of::All), arrays_held<float>(Of::All, value));
+    return;
+  }
   const Shared& replicated = sets_.front();
   std::vector<std::span<float>> values;
   for (const std::size_t spec : replicated.set.specs) values.push_back(value(*parameters_.find(spec)));
   gather_parts(world_, values, replicated.parts);
-  gather_from_parts(world_, held_ranges(), held_arrays<float>(value));
-  for (auto& [parameter, view] : views) view.give_back();
-}
-
-void Optimizer::zero_gradients() {
-  for (const auto& parameter : parameters_.here()) parameter->zero_gradient();
-}
-
-bool Optimizer::take_non_finite() {
-  bool any = false;
-  for (const auto& parameter : parameters_.here()) {
-    any = any || parameter->non_finite();
-    parameter->clear_non_finite();
-  }
-  return any;
+  gather_from_parts(world_, held_ranges(Of::Experts), arrays_held<float>(Of::Experts, value));
 }
 
 Bytes Optimizer::state_size() const {

@@ -10,6 +10,7 @@
 
 #include "comm/group/group.h"
 #include "comm/reduce/copies.h"
+#include "comm/reduce/device_sums.h"
 #include "layers/ops/adamw.h"
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
@@ -17,6 +18,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,9 +26,10 @@ namespace switchyard {
 
 class Optimizer {
  public:
-  // sets: all of the world's, see make_copy_sets(). zero: parallel.zero.
-  Optimizer(ParameterList& parameters, const Group& world, std::vector<CopySet> sets, std::int64_t zero,
-            Device& device);
+  // sets: all of the world's, see make_copy_sets(). zero: parallel.zero. transport: between the devices of all ranks of
+  // the world, null where they compute on the CPU.
+  Optimizer(ParameterList& parameters, const Group& world, std::vector<CopySet> sets, std::int64_t zero, Device& device,
+            DeviceTransport* transport);
 
   // The calls of a step, in this order. All of them but update() are collective.
   //
@@ -39,9 +42,9 @@ class Optimizer {
   void update(const TrainConfig& train, double lr, double gradient_scale, std::int64_t update);
   // The values that other ranks have updated.
   void gather_values();
-  void zero_gradients();
+  void zero_gradients() { parameters_.zero_gradients(); }
   // Did any partial of this rank overflow or turn NaN? Clears the marks.
-  bool take_non_finite();
+  bool take_non_finite() { return parameters_.take_non_finite(); }
 
   // Moments of a piece of a parameter.
   struct State {
@@ -82,10 +85,12 @@ class Optimizer {
   std::vector<AdamWPart> parts() const;  // of states_
   // The sums of experts' blocks, to all that have copies of the expert.
   void share_blocks(const std::function<std::span<double>(std::size_t spec)>& blocks_at) const;
-  // Sets of experts with several copies, and this rank's arrays of each.
-  std::vector<HeldRange> held_ranges() const;
+  // The sets with several copies, of experts or of all parameters, and this rank's arrays of each.
+  enum class Of { Experts, All };
+  std::vector<HeldRange> held_ranges(Of of) const;
   template <class T, class F>
-  std::vector<std::vector<std::span<T>>> held_arrays(const F& array_of) const;
+  std::vector<std::vector<std::span<T>>> arrays_held(Of of, const F& array_of) const;
+  static bool has_copies(const Shared& shared, Of of);
 
   ParameterList& parameters_;
   const Group& world_;
@@ -93,6 +98,7 @@ class Optimizer {
   Device& device_;
   std::vector<Shared> sets_;  // the first: replicated parameters
   std::vector<State> states_;
+  std::optional<DeviceSums> device_sums_;  // where the parameters lie on a GPU, and there are others to sum with
 };
 
 }  // namespace switchyard
