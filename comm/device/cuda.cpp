@@ -1,5 +1,6 @@
 #include "comm/device/cuda.h"
 
+#include "comm/device/wait_cuda.h"
 #include "comm/device/work_cuda.h"
 
 #include <algorithm>
@@ -32,7 +33,7 @@ class Staging {
     in_use_ = true;
   }
   void wait() {
-    if (in_use_) check(cudaEventSynchronize(done_), "cudaEventSynchronize");
+    if (in_use_) wait_for(done_);
     in_use_ = false;
   }
 
@@ -48,7 +49,7 @@ class CudaStream final : public Stream {
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
   cudaStream_t get() const { return stream_; }
-  void synchronize() override { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void synchronize() override { wait_for(stream_); }
 
  private:
   cudaStream_t stream_ = nullptr;

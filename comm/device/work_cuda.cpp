@@ -1,6 +1,6 @@
 #include "comm/device/work_cuda.h"
 
-#include "comm/device/cuda.h"
+#include "comm/device/wait_cuda.h"
 
 #include <algorithm>
 
@@ -24,7 +24,7 @@ void CudaWorkRecord::end() {
 }
 
 std::vector<WorkTimes> CudaWorkRecord::take() {
-  check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  wait_for(stream_);
   std::vector<WorkTimes> all;
   for (std::size_t i = 0; i < used_; ++i) {
     const Span& span = spans_[i];

@@ -1,6 +1,7 @@
 #include "comm/group/environment.h"
 
 #include "comm/base/log.h"
+#include "comm/group/farewell.h"
 #include "comm/group/fault_point.h"
 #include "comm/group/last_words.h"
 #include "comm/group/speak.h"
@@ -169,12 +170,14 @@ void end_job(const std::string& cause, int exit_code, bool everywhere) {
   if (!up) std::exit(exit_code);
   if (me.size > 1) std::this_thread::sleep_for(farewell);
   leave_within(5s, exit_code);
+  say_farewell();
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   _exit(exit_code);
 }
 
 void end_job_from_thread(int exit_code) {
   leave_within(std::chrono::seconds(5), exit_code);
+  say_farewell();
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   _exit(exit_code);
 }

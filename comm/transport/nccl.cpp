@@ -1,12 +1,19 @@
-#include "comm/base/handle.h"
 #include "comm/base/shared_library.h"
-#include "comm/device/cuda.h"
+#include "comm/device/wait_cuda.h"
+#include "comm/device/wait_watch.h"
+#include "comm/group/farewell.h"
 #include "comm/transport/device_transport.h"
 #include "comm/transport/waiting.h"
 
+#include <chrono>
+#include <deque>
 #include <exception>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <nccl.h>
 
@@ -55,66 +62,89 @@ void check_nccl(ncclResult_t code, const char* call) {
   fail(ErrorKind::Runtime, "{} failed: {}", call, nccl().getErrorString(code));
 }
 
-struct CommunicatorTraits {
-  using Value = ncclComm_t;
-  static Value none() { return nullptr; }
-  // Destroying waits for all ranks, aborting for none: on a rank that fails nobody would answer.
-  static void release(Value communicator) noexcept {
-    if (std::uncaught_exceptions() > 0) {
-      nccl().commAbort(communicator);
-      return;
-    }
-    nccl().commFinalize(communicator);
-    for (ncclResult_t state = ncclInProgress; state == ncclInProgress;) {
-      if (nccl().commGetAsyncError(communicator, &state) != ncclSuccess) break;
-      std::this_thread::yield();
-    }
-    nccl().commDestroy(communicator);
-  }
-};
-
-class NcclTransport final : public DeviceTransport {
+// One communicator, which this process may have to give up at any moment: what a kernel of NCCL's waits for never comes
+// where another rank has gone. As NVIDIA's guide on fault tolerance has it, NCCL is asked never to block (so that it
+// can be aborted at any point), errors are asked for wherever the host waits, and ncclCommAbort ends what is on the
+// device. NCCL is called under a lock, by the thread that computes or by the one that ends the job.
+class NcclTransport final : public DeviceTransport, private WaitWatch {
  public:
-  NcclTransport(Transport& bootstrap, Device& device) : device_(device), rank_(bootstrap.rank()) {
+  NcclTransport(Transport& bootstrap, Device& device)
+      : device_(device),
+        rank_(bootstrap.rank()),
+        ranks_(bootstrap.size()),
+        exceptions_(std::uncaught_exceptions()),
+        farewell_([this] { give_up(); }) {
     ncclUniqueId id{};
-    if (bootstrap.rank() == Rank(0)) check_nccl(nccl().getUniqueId(&id), "ncclGetUniqueId");
+    if (rank_ == Rank(0)) check_nccl(nccl().getUniqueId(&id), "ncclGetUniqueId");
     bootstrap.broadcast(&id, Bytes(sizeof(id)), Rank(0));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;  // so that a rank which never comes leaves the others able to speak
-    ncclComm_t communicator = nullptr;
-    check_nccl(nccl().commInitRankConfig(&communicator, bootstrap.size(), id, bootstrap.rank().value(), &config),
-               "ncclCommInitRankConfig");
-    communicator_ = Handle<CommunicatorTraits>(communicator);
-    settle("ncclCommInitRankConfig", bootstrap.size());
+    config.blocking = 0;
+    locked([&] {
+      check_nccl(nccl().commInitRankConfig(&communicator_, ranks_, id, rank_.value(), &config),
+                 "ncclCommInitRankConfig");
+    });
+    try {
+      settle("ncclCommInitRankConfig");
+    } catch (const Error&) {
+      give_up();
+      throw;
+    }
+    begin_watch(*this);
+  }
+
+  // Finalising waits for all ranks, aborting for none: on a rank that fails nobody would answer.
+  ~NcclTransport() override {
+    end_watch(*this);
+    for (const InFlight& exchange : in_flight_) spare_.push_back(exchange);
+    for (const InFlight& exchange : spare_) {
+      cudaEventDestroy(exchange.begun);
+      cudaEventDestroy(exchange.ended);
+    }
+    if (std::uncaught_exceptions() > exceptions_ || !finalize()) give_up();
   }
 
   const char* name() const override { return "nccl"; }
 
   void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
     const cudaStream_t stream = cuda::stream_of(device_);
-    check_nccl(nccl().groupStart(), "ncclGroupStart");
-    std::size_t own = 0;
-    for (const SendPart& part : sends) {
-      if (part.size.value() == 0) continue;
-      if (part.to == rank_) {
-        copy_to_self(part, receives, own);
-        continue;
+    forget_ended();
+    InFlight now = take_events();
+    now.bytes = 0;
+    cuda::check(cudaEventRecord(now.begun, stream), "cudaEventRecord");
+    locked([&] {
+      check_nccl(nccl().groupStart(), "ncclGroupStart");
+      std::size_t own = 0;
+      for (const SendPart& part : sends) {
+        if (part.size.value() == 0) continue;
+        if (part.to == rank_) {
+          copy_to_self(part, receives, own);
+          continue;
+        }
+        now.bytes += part.size.value();
+        check_nccl(nccl().send(part.data, usize(part.size.value()), ncclUint8, part.to.value(), communicator_, stream),
+                   "ncclSend");
       }
-      check_nccl(
-          nccl().send(part.data, usize(part.size.value()), ncclUint8, part.to.value(), communicator_.get(), stream),
-          "ncclSend");
-    }
-    for (const ReceivePart& part : receives) {
-      if (part.size.value() == 0 || part.from == rank_) continue;
-      check_nccl(
-          nccl().recv(part.data, usize(part.size.value()), ncclUint8, part.from.value(), communicator_.get(), stream),
-          "ncclRecv");
-    }
-    check_nccl(nccl().groupEnd(), "ncclGroupEnd");
-    settle("ncclGroupEnd", static_cast<int>(receives.size()));
+      for (const ReceivePart& part : receives) {
+        if (part.size.value() == 0 || part.from == rank_) continue;
+        check_nccl(
+            nccl().recv(part.data, usize(part.size.value()), ncclUint8, part.from.value(), communicator_, stream),
+            "ncclRecv");
+      }
+      check_nccl(nccl().groupEnd(), "ncclGroupEnd");
+    });
+    settle("ncclGroupEnd");
+    cuda::check(cudaEventRecord(now.ended, stream), "cudaEventRecord");
+    in_flight_.push_back(now);
   }
 
  private:
+  // An exchange that the stream has not come to the end of, as far as is known.
+  struct InFlight {
+    cudaEvent_t begun = nullptr;
+    cudaEvent_t ended = nullptr;
+    std::int64_t bytes = 0;  // that this rank sends
+  };
+
   // The n-th message to oneself goes to the n-th place for one; empty ones do not count.
   void copy_to_self(const SendPart& part, std::span<const ReceivePart> receives, std::size_t& next) {
     while (next < receives.size() && (receives[next].from != rank_ || receives[next].size.value() == 0)) ++next;
@@ -123,21 +153,94 @@ class NcclTransport final : public DeviceTransport {
     device_.copy(receives[next++].data, part.data, part.size, device_.stream());
   }
 
-  // Until what was asked of NCCL has been taken up; that it is done is for the stream to say.
-  void settle(const char* call, int ranks) {
-    ncclResult_t state = ncclInProgress;
-    const Waiting waiting(call, ranks, 0);
-    while (true) {
-      check_nccl(nccl().commGetAsyncError(communicator_.get(), &state), "ncclCommGetAsyncError");
-      if (state != ncclInProgress) break;
-      std::this_thread::yield();
+  // f() while nobody else uses the communicator. Once it has been given up there is nothing to come back for: the
+  // thread that did so ends the process.
+  template <class F>
+  void locked(const F& f) {
+    std::unique_lock lock(mutex_);
+    while (given_up_) {
+      lock.unlock();
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      lock.lock();
     }
+    f();
+  }
+
+  void give_up() {
+    const std::lock_guard lock(mutex_);
+    if (communicator_ == nullptr || std::exchange(given_up_, true)) return;
+    nccl().commAbort(communicator_);
+  }
+
+  // The orderly end; false where NCCL has found an error by now.
+  bool finalize() {
+    try {
+      locked([&] { check_nccl(nccl().commFinalize(communicator_), "ncclCommFinalize"); });
+      settle("ncclCommFinalize");
+    } catch (const Error&) {
+      return false;
+    }
+    locked([&] { nccl().commDestroy(std::exchange(communicator_, nullptr)); });
+    return true;
+  }
+
+  // What NCCL has found out by now; ncclInProgress where it still takes up what it was asked.
+  ncclResult_t state(const char* call) {
+    ncclResult_t state = ncclInProgress;
+    locked([&] { check_nccl(nccl().commGetAsyncError(communicator_, &state), "ncclCommGetAsyncError"); });
     check_nccl(state, call);
+    return state;
+  }
+
+  // Until what was asked of NCCL has been taken up; that it is done is for the stream to say.
+  void settle(const char* call) {
+    const Waiting waiting(call, ranks_, 0);
+    while (state(call) == ncclInProgress) std::this_thread::yield();
+  }
+
+  // Asked while the host waits for the device, which waits for other ranks from the beginning of an exchange to its
+  // end.
+  void look() override {
+    state("an exchange between GPUs");
+    forget_ended();
+    if (!waiting_ && !in_flight_.empty() && is_past(in_flight_.front().begun)) {
+      waiting_.emplace("an exchange between GPUs", ranks_, in_flight_.front().bytes);
+    }
+  }
+  void wait_ended() noexcept override { waiting_.reset(); }
+
+  void forget_ended() {
+    while (!in_flight_.empty() && is_past(in_flight_.front().ended)) {
+      waiting_.reset();
+      spare_.push_back(in_flight_.front());
+      in_flight_.pop_front();
+    }
+  }
+  static bool is_past(cudaEvent_t event) { return cuda::is_done(cudaEventQuery(event), "cudaEventQuery"); }
+
+  InFlight take_events() {
+    InFlight events;
+    if (spare_.empty()) {
+      cuda::check(cudaEventCreateWithFlags(&events.begun, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+      cuda::check(cudaEventCreateWithFlags(&events.ended, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+      return events;
+    }
+    events = spare_.back();
+    spare_.pop_back();
+    return events;
   }
 
   Device& device_;
   Rank rank_;
-  Handle<CommunicatorTraits> communicator_;
+  int ranks_;
+  int exceptions_;
+  std::mutex mutex_;  // of the next two, and of calls to NCCL
+  ncclComm_t communicator_ = nullptr;
+  bool given_up_ = false;
+  std::deque<InFlight> in_flight_;
+  std::vector<InFlight> spare_;
+  std::optional<Waiting> waiting_;
+  Farewell farewell_;
 };
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace {
 ParameterList make_list(Numerics numerics, std::int64_t count) {
   std::vector<ParameterSpec> specs;
   for (std::int64_t i = 0; i < count; ++i) {
-    specs.push_back({.name = fmt::format("p{:03}", i), .shape = {1 + i * i * 37 % 9001}});
+    specs.push_back({.name = fmt::format("p{:03}", i), .shape = {1 + i * i * 37 % (i % 50 == 1 ? 9001 : 61)}});
   }
   const auto all = [](const ParameterSpec&) { return true; };
   return {cuda_device(), numerics, std::move(specs), all, /*seed=*/1};
@@ -43,11 +43,14 @@ std::int64_t not_zero(const ParameterList& list) {
 
 TEST_CASE("all gradients of a list become zero") {
   for (const Numerics numerics : {Numerics::Fast, Numerics::Reproducible}) {
-    for (const std::int64_t count : {1, 3, 300}) {
+    for (const std::int64_t count : {1, 3, 200}) {
       ParameterList list = make_list(numerics, count);
       std::int64_t elements = 0;
       for (const auto& parameter : list.here()) {
-        add(*parameter, std::vector<float>(usize(parameter->size()), 0.5F));
+        const GradientSum& sum = parameter->gradient();
+        void* const memory = sum.exact != nullptr ? static_cast<void*>(sum.exact) : sum.plain;
+        const std::int64_t each = size_of(sum.exact != nullptr ? DType::I64 : DType::F32);
+        cuda_device().fill(memory, 0x11, Bytes(sum.size * each), cuda_device().stream());
         elements += parameter->size();
       }
       CAPTURE(static_cast<int>(numerics), count);
