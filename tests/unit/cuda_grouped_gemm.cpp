@@ -10,11 +10,18 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
+#include <utility>
 
 namespace switchyard::test {
 namespace {
 
 using Bounds = std::vector<std::int64_t>;
+
+// A GPU has more multiprocessors than the emulation: it takes larger products for larger tiles.
+bool is_real(const Device& device) {
+  return device.model().find("emulated") == std::string::npos;
+}
 
 // The weights of some groups, packed for a device.
 class Weights {
@@ -122,9 +129,10 @@ TEST_CASE("products of groups are right in every shape, layout and type") {
     std::size_t kind;  // of bounds
   };
   // Aligned and odd ones, of small, large and wide tiles; more groups than lanes.
-  for (const auto [rows, k, n, kind] :
-       {Sizes{1, 1, 1, 0}, Sizes{37, 19, 45, 1}, Sizes{300, 72, 136, 0}, Sizes{420, 40, 200, 1}, Sizes{90, 24, 40, 2},
-        Sizes{130, 33, 129, 1}, Sizes{900, 24, 200, 0}}) {
+  std::vector<Sizes> sizes = {{1, 1, 1, 0},    {37, 19, 45, 1},   {300, 72, 136, 0}, {420, 40, 200, 1},
+                              {90, 24, 40, 2}, {130, 33, 129, 1}, {900, 24, 200, 0}};
+  if (is_real(cuda)) sizes.insert(sizes.end(), {{6000, 72, 1024, 1}, {9000, 24, 1024, 0}});
+  for (const auto [rows, k, n, kind] : sizes) {
     for (const DType dtype : {DType::F32, DType::BF16}) {
       for (const bool transposed : {true, false}) {
         const Problem problem(rows, k, n, bounds_of(rows)[kind], transposed, dtype);
@@ -183,6 +191,10 @@ TEST_CASE("a row has the same bits whatever stands beside it") {
       CHECK(same_bits(row_among(cuda, row, weight, 129, 1, 64, dtype, n), alone));
       CHECK(same_bits(row_among(cuda, row, weight, 100, 200, 0, dtype, n), alone));
       CHECK(same_bits(row_among(cuda, row, weight, 600, 300, 0, dtype, n), alone));
+      if (is_real(cuda)) {
+        CHECK(same_bits(row_among(cuda, row, weight, 9000, 300, 0, dtype, n), alone));
+        CHECK(same_bits(row_among(cuda, row, weight, 40'000, 1, 70, dtype, n), alone));
+      }
       // A sum in another order is found out.
       auto turned_row = row;
       auto turned_weight = weight;
@@ -243,7 +255,9 @@ TEST_CASE("weight gradients of groups are the CPU's, as exact sums to the bit") 
   Device& cuda = cuda_device();
   // Several ranges a segment, several segments a group, empty ones of all kinds; odd sizes, small and large tiles.
   const std::vector<RowRange> scattered = {{0, 5}, {37, 50}, {5, 5}, {5, 37}, {50, 90}};
-  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{13, 22}, {72, 40}, {136, 160}, {129, 66}}) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> sizes = {{13, 22}, {72, 40}, {136, 160}, {129, 66}};
+  if (is_real(cuda)) sizes.emplace_back(1024, 1280);
+  for (const auto& [n, k] : sizes) {
     for (const DType dtype : {DType::F32, DType::BF16}) {
       const Gradients gradients{90, n, k, scattered, {0, 2, 3, 4, 5}, {0, 2, 2, 4}, dtype};
       CAPTURE(n, k, name_of(dtype));
