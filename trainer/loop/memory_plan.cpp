@@ -178,9 +178,12 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
     const double away = 1.0 - 1.0 / expert_ranks;
     plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(activation * tokens * width * 2 * moe.top_k));
   }
-  if (grid.ranks > 1) {
+  if (grid.ranks > 1 && kind == DeviceKind::Cpu) {
     // A bucket of gradient sums; where they are scattered, MPI has two of its own beside it.
     plan.buffers += (split ? 3 : 1) * std::min<std::int64_t>(8 << 20, plan.gradients);
+  } else if (grid.ranks > 1) {
+    // What gradient sums bring to a GPU, and what is packed for the others.
+    plan.buffers += 2 * std::min<std::int64_t>(32 << 20, plan.gradients);
   }
   if (grid.ranks > 1 && moe.rebalance_every > 0) {
     // While a layer's experts move, those that come stand beside those that leave: half of them, as it usually is.
