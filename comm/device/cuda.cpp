@@ -4,8 +4,8 @@
 #include "comm/device/work_cuda.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -17,9 +17,7 @@ namespace {
 // What the host gives and takes goes through pinned memory: copies from anywhere else wait for the device.
 class Staging {
  public:
-  static constexpr std::int64_t size = 4 << 20;
-
-  Staging() {
+  explicit Staging(std::int64_t size) {
     check(cudaMallocHost(&memory_, usize(size)), "cudaMallocHost");
     check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   }
@@ -86,6 +84,8 @@ class CudaDevice final : public Device {
     check(cudaGetDevice(&device), "cudaGetDevice");
     require(device == index, "cuda:{} was opened while cuda:{} is the current device", index, device);
     check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+    for (int i = 0; i < 2; ++i) slots_.emplace_back(large);
+    for (int i = 0; i < 64; ++i) small_slots_.emplace_back(small);
   }
 
   DeviceKind kind() const override { return DeviceKind::Cuda; }
@@ -146,22 +146,20 @@ class CudaDevice final : public Device {
     auto* const to = static_cast<std::byte*>(host);
     const auto* const from = static_cast<const std::byte*>(memory);
     // The next piece is on its way while the one before it is copied out.
-    const std::int64_t pieces = (bytes.value() + Staging::size - 1) / Staging::size;
-    const auto size_of_piece = [&](std::int64_t i) {
-      return usize(std::min(Staging::size, bytes.value() - i * Staging::size));
-    };
+    const std::int64_t pieces = (bytes.value() + large - 1) / large;
+    const auto size_of_piece = [&](std::int64_t i) { return usize(std::min(large, bytes.value() - i * large)); };
     for (std::int64_t i = 0; i <= pieces; ++i) {
       if (i < pieces) {
         Staging& slot = slots_[usize(i) % slots_.size()];
         slot.wait();
-        check(cudaMemcpyAsync(slot.memory(), from + i * Staging::size, size_of_piece(i), cudaMemcpyDeviceToHost, on),
+        check(cudaMemcpyAsync(slot.memory(), from + i * large, size_of_piece(i), cudaMemcpyDeviceToHost, on),
               "cudaMemcpyAsync");
         slot.copies_on(on);
       }
       if (i > 0) {
         Staging& slot = slots_[usize(i - 1) % slots_.size()];
         slot.wait();
-        std::memcpy(to + (i - 1) * Staging::size, slot.memory(), size_of_piece(i - 1));
+        std::memcpy(to + (i - 1) * large, slot.memory(), size_of_piece(i - 1));
       }
     }
   }
@@ -170,10 +168,13 @@ class CudaDevice final : public Device {
     refuse_in_capture("copy from the host");
     const DeviceWork work(*this, "copies from the host", {.bytes = static_cast<double>(bytes.value())});
     const std::lock_guard lock(staging_);
-    for (std::int64_t begin = 0; begin < bytes.value(); begin += Staging::size) {
-      Staging& slot = slots_[next_slot_++ % slots_.size()];
+    // Short lists have many slots, so that a host which gives them between kernels need not wait for the kernels.
+    const bool is_short = bytes.value() <= small;
+    for (std::int64_t begin = 0; begin < bytes.value(); begin += large) {
+      Staging& slot =
+          is_short ? small_slots_[next_small_++ % small_slots_.size()] : slots_[next_slot_++ % slots_.size()];
       slot.wait();
-      const std::int64_t now = std::min(Staging::size, bytes.value() - begin);
+      const std::int64_t now = std::min(large, bytes.value() - begin);
       std::memcpy(slot.memory(), static_cast<const std::byte*>(host) + begin, usize(now));
       check(cudaMemcpyAsync(static_cast<std::byte*>(memory) + begin, slot.memory(), usize(now), cudaMemcpyHostToDevice,
                             native(stream)),
@@ -227,8 +228,9 @@ class CudaDevice final : public Device {
   bool keeps_record_ = false;
   std::unique_ptr<CudaWorkRecord> record_;
   std::mutex staging_;
-  std::array<Staging, 2> slots_;
-  std::size_t next_slot_ = 0;
+  static constexpr std::int64_t large = 4 << 20, small = 128 << 10;
+  std::deque<Staging> slots_, small_slots_;
+  std::size_t next_slot_ = 0, next_small_ = 0;
 };
 
 const CudaDevice& cuda_device(const Device& device) {

@@ -42,13 +42,14 @@ __device__ __forceinline__ void load_tile(bf16* tile, const bf16* from, int stri
   constexpr int rows_at_once = Threads / chunks;
   const int begin = static_cast<int>(threadIdx.x) / chunks;
   const int column = static_cast<int>(threadIdx.x) % chunks * 8;
-  if (Threads % chunks != 0 && begin == rows_at_once) return;
   const bf16* at = from + begin * stride + column;
+  const int end = Threads % chunks != 0 && begin == rows_at_once ? 0 : Rows;
 #pragma unroll 1
-  for (int row = begin; row < Rows; row += rows_at_once, at += rows_at_once * stride) {
+  for (int row = begin; row < end; row += rows_at_once, at += rows_at_once * stride) {
     const bool valid = row < valid_rows && column < valid_width;
     copy_async<16>(tile + row * pitch<Width> + column, valid ? at : from, valid);
   }
+  __syncwarp();  // lanes went round unlike often, and matrices are loaded and multiplied by whole warps
 }
 
 // Rows of this warp, from its tile to memory in pieces of 16 bytes.

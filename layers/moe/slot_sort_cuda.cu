@@ -67,10 +67,8 @@ __global__ void __launch_bounds__(running_sum_threads)
                 std::int32_t* __restrict__ begin) {
   const std::int32_t all = running_sum(
       expert_count * tiles, [&](std::int64_t i) { return counts[i]; },
-      [&](std::int64_t i, std::int32_t before) {
-        counts[i] = before;
-        if (i % tiles == 0) begin[i / tiles] = before;
-      });
+      [&](std::int64_t i, std::int32_t before) { counts[i] = before; });
+  for (int e = static_cast<int>(threadIdx.x); e < expert_count; e += running_sum_threads) begin[e] = counts[e * tiles];
   if (threadIdx.x == 0) begin[expert_count] = all;
 }
 
@@ -124,7 +122,8 @@ __global__ void __launch_bounds__(row_block_threads)
 #pragma unroll
       for (int e = 0; e < N; ++e) {
         const float value = to_float(v.at[e]);
-        sum[e] += Weighted ? to_float(from_float<T>(factor * value)) : value;
+        // Rounded, not fused with the sum.
+        sum[e] += Weighted ? to_float(from_float<T>(__fmul_rn(factor, value))) : value;
       }
     }
     Vector<T, N> out;

@@ -154,15 +154,20 @@ __global__ void __launch_bounds__(threads)
       const auto w = Vector<float, N>::load(weight + i);
       Vector<T, N> out;
       if constexpr (Add) out = Vector<T, N>::load(dx + begin + i);
+      auto of_weight = Vector<float, N>::load(weight_share + i);
+      Vector<float, N> of_bias{};
+      if constexpr (Centered) of_bias = Vector<float, N>::load(bias_share + i);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
         const float own = to_float(g.at[e]);
         const float normal = (to_float(v.at[e]) - mean) * inverse;
         const float value = (own * w.at[e] - along_one - normal * along_normal) * inverse;
         out.at[e] = from_float<T>(Add ? to_float(out.at[e]) + value : value);
-        weight_share[i + e] = fmaf(own, normal, weight_share[i + e]);
-        if constexpr (Centered) bias_share[i + e] += own;
+        of_weight.at[e] = fmaf(own, normal, of_weight.at[e]);
+        if constexpr (Centered) of_bias.at[e] += own;
       }
+      of_weight.store(weight_share + i);
+      if constexpr (Centered) of_bias.store(bias_share + i);
       out.store(dx + begin + i);
     });
   }

@@ -172,7 +172,9 @@ StepReport Engine::step(std::int64_t step, std::int64_t updates, std::int64_t fi
   set_progress(step + 1, "gradient sums");
   if (take_planted_nan()) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    add_partial(model_.parameters().here().back()->gradient(), &nan, 1);
+    const Buffer there(device_, Bytes(sizeof(nan)));
+    device_.copy_from_host(there.data(), &nan, there.size(), device_.stream());
+    add_partial(model_.parameters().here().back()->gradient(), static_cast<const float*>(there.data()), 1);
   }
   {
     const PhaseTimer timer(Phase::Reduce);
