@@ -1,5 +1,5 @@
-// RANKS 1 2 3 4
-// SLOW_RANKS 8
+// RANKS 1 2 3
+// SLOW_RANKS 4 8
 // Experts that move between steps, to anywhere and in any number of copies: the weights, moments and digests of a run
 // in which they stay, bit for bit, with the optimizer's state whole or split.
 #include "trainer/optim/moving.h"

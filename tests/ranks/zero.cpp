@@ -1,5 +1,5 @@
-// RANKS 1 2 3 4
-// SLOW_RANKS 8
+// RANKS 1 2 3
+// SLOW_RANKS 4 8
 // Training with the optimizer's state split over ranks, beside the same training with all of it on every rank: the same
 // digests, norms and moments, bit for bit, and each moment on one rank only.
 #include "comm/group/environment.h"
