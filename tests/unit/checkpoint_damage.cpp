@@ -1,3 +1,4 @@
+// LABEL slow
 // Damage to the files of a checkpoint is found, and told by file, layer and expert.
 #include "tests/support/checkpoint_scratch.h"
 #include "trainer/checkpoint/browse.h"

@@ -1,3 +1,4 @@
+// LABEL slow
 // The optimizer's step on a CUDA device is the CPU's, bit for bit, for any number of parts.
 #include "comm/device/host_view.h"
 #include "layers/ops/adamw.h"

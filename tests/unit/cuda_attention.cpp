@@ -1,3 +1,4 @@
+// LABEL slow
 // Attention on a CUDA device against the CPU's, forward, backward and while decoding: fp32 to its rounding, bf16 on
 // tensor cores to bf16's.
 #include "layers/attention/attention.h"

@@ -1,3 +1,4 @@
+// LABEL slow
 // Work that is captured and done again: on the device itself, and for a model's micro-batches.
 #include "comm/device/work.h"
 #include "comm/transport/self.h"

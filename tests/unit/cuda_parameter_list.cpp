@@ -1,3 +1,4 @@
+// LABEL slow
 // A list of parameters on a CUDA device: gradients that are made zero together, and marks of partials that overflow.
 #include "comm/device/host_view.h"
 #include "layers/tensor/parameter_list.h"
