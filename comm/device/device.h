@@ -120,6 +120,7 @@ class Arena {
     std::size_t chunk = 0;
     std::int64_t offset = 0;
     std::int64_t in_use = 0;
+    bool operator==(const Mark&) const = default;
   };
   Mark mark() const;
   void release(Mark mark);  // gives back all that was taken since the mark

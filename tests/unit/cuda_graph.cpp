@@ -67,7 +67,7 @@ TEST_CASE("memory that has moved is known by its count") {
 struct Trained {
   std::vector<std::vector<float>> gradients;
   std::vector<double> losses;
-  std::vector<bool> graphs;
+  std::vector<std::int64_t> graphs;
 };
 Trained train(bool with_graphs, const std::vector<std::string>& more) {
   std::vector<std::string> sets = {"model.vocab=23",
@@ -96,7 +96,7 @@ Trained train(bool with_graphs, const std::vector<std::string>& more) {
                targets = random_indices(sequences * 6, 23, 2 * batch + 1);
     const MicroBatchReport report = model.train({.sequences = sequences, .tokens = tokens, .targets = targets});
     trained.losses.push_back(report.loss + report.aux_loss + report.z_loss);
-    trained.graphs.push_back(report.as_graph);
+    trained.graphs.push_back(report.graphs);
     for (const auto& parameter : model.parameters().here()) {
       std::vector<float> gradient(usize(parameter->size()));
       device.copy_to_host(gradient.data(), parameter->gradient().plain, Bytes(parameter->size() * 4), device.stream());
@@ -118,13 +118,24 @@ TEST_CASE("a micro-batch as a graph has the bits of its single kernels") {
     REQUIRE(got.gradients.size() == wanted.gradients.size());
     for (std::size_t i = 0; i < got.gradients.size(); ++i) CHECK(same_bits(got.gradients[i], wanted.gradients[i]));
     // The first takes memory, the second takes none; another size in between begins anew.
-    CHECK(got.graphs == std::vector<bool>{false, false, true, true, false, false});
-    CHECK(wanted.graphs == std::vector<bool>(6, false));
+    CHECK(got.graphs == std::vector<std::int64_t>{0, 0, 1, 1, 0, 0});
+    CHECK(wanted.graphs == std::vector<std::int64_t>(6, 0));
   }
 }
 
-TEST_CASE("what the host must see is not captured") {
-  for (const bool graph : train(true, {"moe.capacity_factor=1.0"}).graphs) CHECK_FALSE(graph);
+TEST_CASE("where the host must see the slots, what comes before and after that are graphs") {
+  for (const std::string recompute : {"none", "block"}) {
+    const std::vector<std::string> more = {"moe.capacity_factor=1.0", "model.layers=2", "moe.every=2",
+                                           "train.recompute=" + recompute};
+    const Trained wanted = train(false, more), got = train(true, more);
+    CHECK(got.losses == wanted.losses);
+    REQUIRE(got.gradients.size() == wanted.gradients.size());
+    for (std::size_t i = 0; i < got.gradients.size(); ++i) CHECK(same_bits(got.gradients[i], wanted.gradients[i]));
+    // The first takes memory and tells that there are slots to see; the second is watched.
+    const std::int64_t parts = recompute == "none" ? 4 : 6;
+    CHECK(got.graphs == std::vector<std::int64_t>{0, 0, parts, parts, 0, 0});
+    CHECK(wanted.graphs == std::vector<std::int64_t>(6, 0));
+  }
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ struct TrainConfig {
   Numerics numerics = Numerics::Reproducible;
   DType dtype = DType::F32;  // of activations and of what products read; F32 or BF16
   Recompute recompute = Recompute::None;
-  bool graphs = false;  // CUDA graphs, where one GPU does a micro-batch alone
+  bool graphs = false;  // CUDA graphs, of what the host has no say in
   std::int64_t eval_every = 0;      // 0: only at the end, where there is a validation split
   std::int64_t eval_sequences = 0;  // 0: all of the validation split
   double spike_zscore = 0;          // 0: no guard against loss spikes

@@ -168,7 +168,8 @@ std::vector<ConfigKey> make_keys() {
                "computed again in backward instead of kept: what experts hide, or a layer but for its input; less "
                "memory, more time, the same bits");
   train.flag("graphs", &T::graphs,
-             "launch a micro-batch's kernels as CUDA graphs, where one GPU has all experts and drops no slot");
+             "on a GPU, launch kernels as CUDA graphs: a micro-batch's as one where a GPU has all experts and drops no "
+             "slot, else those before and after each mixture");
   train.integer("eval_every", &T::eval_every, at_least(0, most_count), "steps between evaluations; 0: only at the end");
   train.integer("eval_sequences", &T::eval_sequences, at_least(0, most_count),
                 "sequences of an evaluation; 0: the whole split");

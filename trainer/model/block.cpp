@@ -4,51 +4,60 @@
 
 namespace switchyard {
 
-void Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope, Arena& arena,
-                    Arena& scratch, Saved& saved, Tensor y) {
+void Block::forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope,
+                    const Room& room, const Runner& run, Saved& saved, Tensor y) {
   saved.x = x;
-  const Tensor attended = attend(sequences, rope, arena, scratch, saved);
+  saved.attended = run(Part::Forward, x, rope, [&] { return attend(x, sequences, rope, room.kept, room.scratch); });
+  const Tensor& fed = saved.attended.fed;
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
-    moe->forward(saved.fed, capacity_factor, arena, scratch, saved.moe, y);
+    moe->forward(fed, capacity_factor, room.mixture_kept, room.mixture_scratch, saved.moe, y);
   } else {
-    std::get<FeedForward>(feed_).forward(saved.fed, arena, saved.dense, y);
+    std::get<FeedForward>(feed_).forward(fed, room.kept, saved.dense, y);
   }
-  add_in_place(attended, y);
+  add_in_place(saved.attended.sum, y);
 }
 
-Tensor Block::attend(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved) {
-  const Tensor& x = saved.x;
-  Tensor attended = allocate(arena, x.shape(), x.dtype());
+Block::Attended Block::attend(const Tensor& x, std::int64_t sequences, const Tensor& rope, Arena& arena,
+                              Arena& scratch) {
+  Attended left;
+  left.sum = allocate(arena, x.shape(), x.dtype());
   Tensor normed = allocate(arena, x.shape(), x.dtype());
-  attention_norm_.forward(x, arena, saved.attention_norm, normed);
-  attention_.forward(normed, sequences, rope, arena, scratch, saved.attention, attended);
-  saved.fed = allocate(arena, x.shape(), x.dtype());
-  feed_norm_.forward_sum(x, attended, arena, saved.feed_norm, saved.fed);
-  return attended;
+  attention_norm_.forward(x, arena, left.attention_norm, normed);
+  attention_.forward(normed, sequences, rope, arena, scratch, left.attention, left.sum);
+  left.fed = allocate(arena, x.shape(), x.dtype());
+  feed_norm_.forward_sum(x, left.sum, arena, left.feed_norm, left.fed);
+  return left;
 }
 
-void Block::forward_again(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved) {
-  attend(sequences, rope, arena, scratch, saved);
+void Block::forward_again(std::int64_t sequences, const Tensor& rope, const Room& room, const Runner& run,
+                          Saved& saved) {
+  const Tensor& x = saved.x;
+  saved.attended =
+      run(Part::ForwardAgain, x, rope, [&] { return attend(x, sequences, rope, room.kept, room.scratch); });
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
-    moe->forward_again(saved.fed, arena, scratch, saved.moe);
+    moe->forward_again(saved.attended.fed, room.mixture_kept, room.mixture_scratch, saved.moe);
   } else {
-    std::get<FeedForward>(feed_).forward_hidden(saved.fed, arena, saved.dense);
+    std::get<FeedForward>(feed_).forward_hidden(saved.attended.fed, room.kept, saved.dense);
   }
 }
 
-void Block::backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy) {
-  const ArenaScope scope(scratch);
-  Tensor dnormed = allocate(scratch, dy.shape(), dy.dtype());
+void Block::backward(std::int64_t sequences, const Tensor& rope, const Room& room, const Runner& run, Saved& saved,
+                     Tensor dy) {
+  const ArenaScope scope(room.scratch);
+  Tensor dnormed = allocate(room.scratch, dy.shape(), dy.dtype());
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
-    moe->backward(dy, scratch, saved.moe, dnormed);
+    moe->backward(dy, room.mixture_scratch, saved.moe, dnormed);
   } else {
-    std::get<FeedForward>(feed_).backward(dy, saved.fed, scratch, saved.dense, dnormed,
+    std::get<FeedForward>(feed_).backward(dy, saved.attended.fed, room.scratch, saved.dense, dnormed,
                                           /*add_to_dx=*/false);
   }
-  feed_norm_.backward(dnormed, saved.feed_norm, dy, /*add_to_dx=*/true);
-
-  attention_.backward(dy, sequences, rope, scratch, saved.attention, dnormed);
-  attention_norm_.backward(dnormed, saved.attention_norm, dy, /*add_to_dx=*/true);
+  run(Part::Backward, dy, saved.attended.fed, [&] {
+    Attended& attended = saved.attended;
+    feed_norm_.backward(dnormed, attended.feed_norm, dy, /*add_to_dx=*/true);
+    attention_.backward(dy, sequences, rope, room.scratch, attended.attention, dnormed);
+    attention_norm_.backward(dnormed, attended.attention_norm, dy, /*add_to_dx=*/true);
+    return Attended();
+  });
 }
 
 void Block::pack() {

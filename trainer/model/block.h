@@ -7,6 +7,7 @@
 #include "layers/dense/norm_layer.h"
 #include "layers/moe/moe_layer.h"
 
+#include <functional>
 #include <memory>
 #include <variant>
 
@@ -14,11 +15,16 @@ namespace switchyard {
 
 class Block {
  public:
-  struct Saved {
-    Tensor x;  // the layer's input
+  // What the first half of a layer leaves.
+  struct Attended {
     NormLayer::Saved attention_norm, feed_norm;
     AttentionLayer::Saved attention;
-    Tensor fed;  // what the feed-forward saw
+    Tensor sum;  // [T, D], the residual stream after attention
+    Tensor fed;  // [T, D], what the feed-forward sees
+  };
+  struct Saved {
+    Tensor x;  // the layer's input
+    Attended attended;
     FeedForward::Saved dense;
     MoeLayer::Saved moe;
   };
@@ -33,21 +39,36 @@ class Block {
   MoeLayer* moe() { return std::get_if<MoeLayer>(&feed_); }  // null for a dense layer
   const MoeLayer* moe() const { return std::get_if<MoeLayer>(&feed_); }
 
+  // Where a layer's memory comes from. How much a mixture takes is another matter in each micro-batch, where slots
+  // come from other ranks; of the rest it is always the same.
+  struct Room {
+    Arena& kept;  // until backward
+    Arena& scratch;
+    Arena& mixture_kept;
+    Arena& mixture_scratch;
+  };
+  // Does the work of a part of a layer in which the host has no say: by calling it, or otherwise (GraphParts). on,
+  // beside: two tensors that it reads.
+  enum class Part { Forward, ForwardAgain, Backward };
+  using Runner =
+      std::function<Attended(Part, const Tensor& on, const Tensor& beside, const std::function<Attended()>& work)>;
+
   // x: [T, D] -> y: [T, D]. A mixture's report is asked for by moe()->report(saved.moe), if at all.
-  void forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope, Arena& arena,
-               Arena& scratch, Saved& saved, Tensor y);
-  // Before backward(), where the arena of forward() has been given up and saved.x alone has been kept: what else is in
-  // `saved` is made again, with the same bits.
-  void forward_again(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved);
+  void forward(const Tensor& x, std::int64_t sequences, double capacity_factor, const Tensor& rope, const Room& room,
+               const Runner& run, Saved& saved, Tensor y);
+  // Before backward(), where the arenas of forward() have been given up and saved.x alone has been kept: what else is
+  // in `saved` is made again, with the same bits.
+  void forward_again(std::int64_t sequences, const Tensor& rope, const Room& room, const Runner& run, Saved& saved);
   // dy: [T, D] becomes dx, in place.
-  void backward(std::int64_t sequences, const Tensor& rope, Arena& scratch, Saved& saved, Tensor dy);
+  void backward(std::int64_t sequences, const Tensor& rope, const Room& room, const Runner& run, Saved& saved,
+                Tensor dy);
   void pack();  // see PackedWeight
+  void pack_attention() { attention_.pack(); }
   // Generation: the next rows of one sequence, after `past`.
   void decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, Arena& scratch, Tensor x);
 
  private:
-  // saved.x -> the residual stream after attention, and saved.fed.
-  Tensor attend(std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch, Saved& saved);
+  Attended attend(const Tensor& x, std::int64_t sequences, const Tensor& rope, Arena& arena, Arena& scratch);
 
   NormLayer attention_norm_;
   AttentionLayer attention_;

@@ -90,6 +90,10 @@ Block make_block(const ParameterList& parameters, const Config& config, std::int
           make_norm(parameters, config.model, layer + "post_attention_layernorm"), std::move(feed)};
 }
 
+Block::Attended run_at_once(Block::Part, const Tensor&, const Tensor&, const std::function<Block::Attended()>& work) {
+  return work();
+}
+
 // How many mixture layers come before this one.
 std::int64_t mixtures_up_to(const Config& config, std::int64_t layer) {
   return layer / config.moe.every;
@@ -117,7 +121,10 @@ Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span
       final_norm_(make_norm(parameters_, config.model, "norm")),
       head_(parameters_.at(config.model.tie_embeddings ? "embed_tokens.weight" : "lm_head.weight")),
       activations_(device),
-      scratch_(device) {
+      scratch_(device),
+      mixture_activations_(device),
+      mixture_scratch_(device) {
+  if (config.train.graphs && device.kind() != DeviceKind::Cpu) parts_.emplace(activations_, scratch_);
   for (std::int64_t l = 0; l < config.model.layers; ++l) {
     const Placement* const placement = is_moe_layer(config, l) ? &placements[moe_layers_.size()] : nullptr;
     blocks_.push_back(make_block(parameters_, config, l, lane, device_transport_.get(), placement));
@@ -132,6 +139,7 @@ Model::Model(const Config& config, Device& device, ExchangeLane& lane, std::span
 void Model::place(std::size_t mixture, const Placement& placement) {
   const std::int64_t layer = moe_layers_[mixture];
   captured_.reset();
+  if (parts_) parts_->forget();
   blocks_[usize(layer)].moe()->place(placement,
                                      make_experts(parameters_, config_, prefix_of(layer), placement, lane_->group()));
 }
@@ -140,11 +148,33 @@ void Model::count_pairs(std::size_t mixture, std::span<std::int64_t> pairs) {
   blocks_[usize(moe_layers_[mixture])].moe()->count_pairs(pairs);
 }
 
+Bytes Model::activations_peak() const {
+  std::int64_t peak = 0;
+  for (const Arena* arena : {&activations_, &scratch_, &mixture_activations_, &mixture_scratch_}) {
+    peak += arena->peak().value();
+  }
+  return Bytes(peak);
+}
+
+Block::Room Model::room() {
+  return {activations_, scratch_, parts_ ? mixture_activations_ : activations_, parts_ ? mixture_scratch_ : scratch_};
+}
+
+Block::Runner Model::runner(std::size_t layer, std::int64_t sequences) {
+  if (!parts_ || !in_parts_ || sequences == 0 || device_->record() != nullptr) return run_at_once;
+  return [this, layer](Block::Part part, const Tensor& on, const Tensor& beside,
+                       const std::function<Block::Attended()>& work) {
+    blocks_[layer].pack_attention();
+    return parts_->run(layer, part, on, beside, work);
+  };
+}
+
 MicroBatchReport Model::train(const MicroBatch& batch) {
-  const ArenaScope kept(activations_);
-  const ArenaScope scratch(scratch_);
+  const ArenaScope kept(activations_), mixture_kept(mixture_activations_);
+  const ArenaScope scratch(scratch_), mixture_scratch(mixture_scratch_);
   check(batch);
   if (has_graph(batch.sequences)) return launch_graph(batch);
+  const std::int64_t graphs_before = parts_ ? parts_->launches() : 0;
   Pass pass;
   pass.sequences = batch.sequences;
   pass.tokens = copy_to_device(batch.tokens);
@@ -152,7 +182,9 @@ MicroBatchReport Model::train(const MicroBatch& batch) {
   forward(pass);
   backward(pass);
   watch_memory(pass);
-  return report(pass);
+  MicroBatchReport result = report(pass);
+  if (parts_) result.graphs = parts_->launches() - graphs_before;
+  return result;
 }
 
 void Model::forward(Pass& pass) {
@@ -163,10 +195,13 @@ void Model::forward(Pass& pass) {
     set_progress_layer(isize(l));
     Tensor next = allocate(activations_, stream.shape(), stream.dtype());
     if (const MoeLayer* moe = blocks_[l].moe()) moe->make_room_for_report(activations_, pass.layers[l].moe);
-    std::optional<ArenaScope> forgotten;
-    if (config_.train.recompute == Recompute::Block) forgotten.emplace(activations_);
-    blocks_[l].forward(stream, pass.sequences, config_.moe.capacity_factor, rope_table_, activations_, scratch_,
-                       pass.layers[l], next);
+    std::optional<ArenaScope> forgotten, mixture_forgotten;
+    if (config_.train.recompute == Recompute::Block) {
+      forgotten.emplace(activations_);
+      mixture_forgotten.emplace(mixture_activations_);
+    }
+    blocks_[l].forward(stream, pass.sequences, config_.moe.capacity_factor, rope_table_, room(),
+                       runner(l, pass.sequences), pass.layers[l], next);
     stream = next;
   }
   set_progress_layer(-1);
@@ -204,13 +239,14 @@ void Model::backward(Pass& pass) {
   final_norm_.backward(pass.dhidden, pass.norm, dstream, /*add_to_dx=*/false);
   for (std::size_t l = blocks_.size(); l-- > 0;) {
     set_progress_layer(isize(l));
-    const ArenaScope layer(activations_);
+    const ArenaScope layer(activations_), mixture(mixture_activations_);
+    const Block::Runner run = runner(l, pass.sequences);
     if (config_.train.recompute == Recompute::Block) {
       set_progress(progress_step(), "forward again");
-      blocks_[l].forward_again(pass.sequences, rope_table_, activations_, scratch_, pass.layers[l]);
+      blocks_[l].forward_again(pass.sequences, rope_table_, room(), run, pass.layers[l]);
       set_progress(progress_step(), "backward");
     }
-    blocks_[l].backward(pass.sequences, rope_table_, scratch_, pass.layers[l], dstream);
+    blocks_[l].backward(pass.sequences, rope_table_, room(), run, pass.layers[l], dstream);
   }
   set_progress_layer(-1);
   embedding_backward(dstream, pass.tokens, parameters_.at("embed_tokens.weight").gradient());
@@ -255,9 +291,9 @@ Tensor Model::infer(const MicroBatch& batch, double capacity_factor) {
   Tensor next = allocate(activations_, stream.shape(), stream.dtype());
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     set_progress_layer(isize(l));
-    const ArenaScope layer(activations_);
+    const ArenaScope layer(activations_), mixture(mixture_activations_);
     Block::Saved saved;
-    blocks_[l].forward(stream, batch.sequences, capacity_factor, rope_table_, activations_, scratch_, saved, next);
+    blocks_[l].forward(stream, batch.sequences, capacity_factor, rope_table_, room(), run_at_once, saved, next);
     std::swap(stream, next);
   }
   set_progress_layer(-1);

@@ -9,6 +9,7 @@
 #include "layers/tensor/parameter_list.h"
 #include "trainer/config/config.h"
 #include "trainer/model/block.h"
+#include "trainer/model/graph_parts.h"
 #include "trainer/model/rank_device.h"
 
 #include <array>
@@ -31,7 +32,7 @@ struct MicroBatchReport {
   double aux_loss = 0;  // weighted, summed over layers
   double z_loss = 0;
   std::vector<MoeReport> moe;  // by mixture layer
-  bool as_graph = false;       // its kernels were launched as one
+  std::int64_t graphs = 0;     // as which its kernels were launched: 1 if as a whole, else parts of it
 };
 
 class Model {
@@ -54,7 +55,7 @@ class Model {
   void count_pairs(std::size_t mixture, std::span<std::int64_t> pairs);  // see MoeLayer::count_pairs
 
   // The most that a micro-batch has taken of the device: what is kept from forward to backward, and scratch.
-  Bytes activations_peak() const { return Bytes(activations_.peak().value() + scratch_.peak().value()); }
+  Bytes activations_peak() const;
 
   // Adds this micro-batch's gradient of loss + aux_loss + z_loss to the parameters' gradients.
   MicroBatchReport train(const MicroBatch& batch);
@@ -83,8 +84,11 @@ class Model {
   void backward(Pass& pass);
   MicroBatchReport report(const Pass& pass) const;
 
+  Block::Room room();
+  Block::Runner runner(std::size_t layer, std::int64_t sequences);  // outside a graph of the whole
+
   // Both as one graph, for micro-batches of one size (model_graph.cpp).
-  using Moves = std::array<std::int64_t, 3>;  // of the memory that a micro-batch works in
+  using Moves = std::array<std::int64_t, 5>;  // of the memory that a micro-batch works in
   struct Captured {
     Pass pass;
     std::unique_ptr<WorkGraph> graph;
@@ -114,8 +118,13 @@ class Model {
   PackedWeight head_;
   Arena activations_;
   Arena scratch_;
+  // Of mixtures, where parts of the rest are graphs, for which memory must stay where it is; else empty.
+  Arena mixture_activations_;
+  Arena mixture_scratch_;
   Buffer rope_memory_;
-  Tensor rope_table_;  // [S, C]
+  Tensor rope_table_;                // [S, C]
+  std::optional<GraphParts> parts_;  // where graphs are wanted and there may be any
+  bool in_parts_ = false;            // the last micro-batch could not have been one graph
   std::optional<Captured> captured_;
   Moves last_moves_{};               // as the last micro-batch left them
   std::int64_t last_sequences_ = 0;  // of it

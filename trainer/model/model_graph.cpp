@@ -2,22 +2,23 @@
 // does for a micro-batch depends on nothing that is computed, and can be done once and for all.
 //
 // A graph has the addresses of all that it works on. It is made when two micro-batches of one size after another have
-// taken no memory, and is thrown away when memory has moved.
+// taken no memory, and is thrown away when memory has moved. Where the host must know where slots go, parts of layers
+// are graphs instead (GraphParts).
 #include "comm/group/environment.h"
 #include "trainer/model/model.h"
 
 namespace switchyard {
 
 Model::Moves Model::memory_moves() const {
-  return {activations_.moves(), scratch_.moves(), device_->workspace_moves()};
+  return {activations_.moves(), scratch_.moves(), mixture_activations_.moves(), mixture_scratch_.moves(),
+          device_->workspace_moves()};
 }
 
 void Model::watch_memory(const Pass& pass) {
-  if (!config_.train.graphs || device_->kind() == DeviceKind::Cpu) return;
-  may_capture_ = pass.sequences > 0 && last_sequences_ == pass.sequences && last_moves_ == memory_moves();
-  for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    may_capture_ = may_capture_ && (!blocks_[l].is_moe() || pass.layers[l].moe.alone);
-  }
+  if (!parts_) return;
+  in_parts_ = false;
+  for (std::size_t l = 0; l < blocks_.size(); ++l) in_parts_ |= blocks_[l].is_moe() && !pass.layers[l].moe.alone;
+  may_capture_ = !in_parts_ && pass.sequences > 0 && last_sequences_ == pass.sequences && last_moves_ == memory_moves();
   last_sequences_ = pass.sequences;
   last_moves_ = memory_moves();
 }
@@ -54,7 +55,7 @@ MicroBatchReport Model::launch_graph(const MicroBatch& batch) {
   set_progress(progress_step(), "forward and backward");
   captured_->graph->launch();
   MicroBatchReport result = report(captured_->pass);
-  result.as_graph = true;
+  result.graphs = 1;
   return result;
 }
 
