@@ -52,7 +52,6 @@ ABSENT(grouped_weight_gradient, const Tensor&, const Tensor&, const Tensor&, std
 ABSENT(layer_norm, const Tensor&, const Tensor&, const Tensor&, float, Tensor, Tensor, Tensor)
 ABSENT(layer_norm_backward, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Tensor, bool,
        const GradientSum&, const GradientSum&)
-ABSENT(make_row_lists, const Tensor&, Tensor, Tensor)
 ABSENT(matmul, Device&, const Matmul&)
 ABSENT(relu, const Tensor&, Tensor)
 ABSENT(relu_backward, const Tensor&, const Tensor&, Tensor)

@@ -99,11 +99,4 @@ void make_row_lists(Device& device, const std::int32_t* row, std::int64_t slots,
   }
 }
 
-void make_row_lists(const Tensor& row, Tensor order, Tensor begin) {
-  Device& device = row.device();
-  const std::int64_t rows = begin.size() - 1;
-  auto* const cursors = static_cast<std::int32_t*>(device.workspace(Bytes(rows * size_of(DType::I32))));
-  make_row_lists(device, row.i32(), row.size(), rows, order.i32(), begin.i32(), cursors);
-}
-
 }  // namespace switchyard::cuda

@@ -58,20 +58,6 @@ void scatter_rows_scaled(const Tensor& x, const Tensor& index, const Tensor& sca
   scatter("scatter_rows_scaled", x, index, &scale, y);
 }
 
-void make_row_lists(const Tensor& row, Tensor order, Tensor begin) {
-  const char* op = "make_row_lists";
-  require(row.defined() && row.shape().rank() == 1, "{}: row is {}, wanted a vector", op, row.shape().to_string());
-  require(begin.defined() && begin.shape().rank() == 1 && begin.size() >= 1,
-          "{}: begin is {}, wanted a vector with one element more than there are rows", op, begin.shape().to_string());
-  const Device& device = row.device();
-  check_tensor(op, "row", row, row.shape(), device, DType::I32);
-  check_tensor(op, "order", order, row.shape(), device, DType::I32);
-  check_tensor(op, "begin", begin, begin.shape(), device, DType::I32);
-  if (on_cpu(row)) return cpu::make_row_lists(row, order, begin);
-  const DeviceWork work(row.device(), op, {.bytes = bytes_of(row, order, begin)});
-  cuda::make_row_lists(row, order, begin);
-}
-
 void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y) {
   const char* op = "sum_rows";
   check_matrix(op, "x", x);

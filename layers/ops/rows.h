@@ -17,12 +17,8 @@ void scatter_rows(const Tensor& x, const Tensor& index, Tensor y);
 // y[index[i]] = scale[i] * x[i].
 void scatter_rows_scaled(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y);
 
-// Which indices name each row: those i with row[i] == r are order[begin[r]] .. order[begin[r + 1] - 1], ascending.
-// row: int32 [S], a negative one is in no list; order: int32 [S], of which the first begin[R] are set;
-// begin: int32 [R + 1].
-void make_row_lists(const Tensor& row, Tensor order, Tensor begin);
-// y[r] = sum of x[i] over the i with row[i] == r, added in ascending i from zero; y is assigned.  x: [S, D], y: [R, D].
-// order, begin: the i by row, as make_row_lists gives them.
+// y[r] = sum of x[order[i]] over the i from begin[r] to begin[r + 1] - 1, in this order, from zero; y is assigned.
+// x: [S, D], y: [R, D], begin: int32 [R + 1], order: int32 [begin[R] or more]
 void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y);
 // out[i] = dot(a[row[i]], b[i]), a fixed order over D whatever the vector width.  a: [R, D], row: int32 [S], b: [S, D]
 void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out);

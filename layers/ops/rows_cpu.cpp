@@ -64,23 +64,6 @@ void scatter_rows(const char* op, const Tensor& x, const Tensor& index, const Te
   }
 }
 
-void make_row_lists(const Tensor& row, Tensor order, Tensor begin) {
-  const std::int64_t slots = row.size(), rows = begin.size() - 1;
-  const std::int32_t* row_of = row.i32();
-  std::int32_t *list = order.i32(), *starts = begin.i32();
-  std::fill_n(starts, rows + 1, 0);
-  for (std::int64_t i = 0; i < slots; ++i) {
-    require(row_of[i] < rows, "make_row_lists: row[{}] is {}, not one of the {} rows", i, row_of[i], rows);
-    if (row_of[i] >= 0) ++starts[row_of[i]];
-  }
-  // A counting sort from the back: after the running sum starts[r] is where the list of r ends; filling the list from
-  // its end moves it to where the list begins.
-  for (std::int64_t r = 1; r <= rows; ++r) starts[r] += starts[r - 1];
-  for (std::int64_t i = slots - 1; i >= 0; --i) {
-    if (row_of[i] >= 0) list[--starts[row_of[i]]] = static_cast<std::int32_t>(i);
-  }
-}
-
 void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y) {
   const std::int64_t slots = x.dim(0), rows = y.dim(0), width = y.dim(1);
   const std::int32_t *list = order.i32(), *starts = begin.i32();

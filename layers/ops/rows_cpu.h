@@ -8,7 +8,6 @@ namespace switchyard::cpu {
 // scale: [S], or undefined where rows are moved as they are.
 void gather_rows(const char* op, const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y);
 void scatter_rows(const char* op, const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y);
-void make_row_lists(const Tensor& row, Tensor order, Tensor begin);
 void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y);
 void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out);
 

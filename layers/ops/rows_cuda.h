@@ -8,11 +8,11 @@ namespace switchyard::cuda {
 
 void gather_rows(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y);  // scale: undefined for 1
 void scatter_rows(const Tensor& x, const Tensor& index, const Tensor& scale, Tensor y);
-void make_row_lists(const Tensor& row, Tensor order, Tensor begin);
 void sum_rows(const Tensor& x, const Tensor& order, const Tensor& begin, Tensor y);
 void dot_rows(const Tensor& a, const Tensor& row, const Tensor& b, Tensor out);
 
-// The same lists, with `cursors` (an int32 for each row) as scratch.
+// Lists for sum_rows(): the i with row[i] == r are order[begin[r]] .. order[begin[r + 1] - 1], ascending; one beyond
+// the rows, or negative, is in none. cursors: scratch, an int32 for each row.
 void make_row_lists(Device& device, const std::int32_t* row, std::int64_t slots, std::int64_t rows, std::int32_t* order,
                     std::int32_t* begin, std::int32_t* cursors);
 

@@ -36,6 +36,24 @@ inline std::vector<std::int32_t> random_indices(std::int64_t n, std::int64_t bou
   return values;
 }
 
+// The i with row[i] == r, ascending, are order[begin[r]] .. order[begin[r + 1] - 1]. What is in no list leaves -7 at
+// the end of `order`.
+struct RowLists {
+  std::vector<std::int32_t> order, begin;
+};
+inline RowLists row_lists(const std::vector<std::int32_t>& row, std::int64_t rows) {
+  RowLists lists;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    lists.begin.push_back(static_cast<std::int32_t>(lists.order.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (row[i] == r) lists.order.push_back(static_cast<std::int32_t>(i));
+    }
+  }
+  lists.begin.push_back(static_cast<std::int32_t>(lists.order.size()));
+  lists.order.resize(row.size(), -7);
+  return lists;
+}
+
 // A view of values that the caller keeps.
 template <class T>
 Tensor view(const std::vector<T>& values, Shape shape) {
