@@ -57,8 +57,10 @@ nlohmann::json figures_of(StepCandidate& candidate, const Rates& rates, const Mo
   const double tflops = flops.total() * static_cast<double>(candidate.step_tokens()) / seconds * 1e-12 / ranks;
   nlohmann::json kernels = nlohmann::json::array();
   double recorded = 0;
+  bool by_cudnn = false;
   for (const WorkTimes& work : works) {
     kernels.push_back(to_json(work, rates, seconds));
+    by_cudnn = by_cudnn || work.name == "attention (cuDNN)";
     recorded += work.seconds;
   }
   return {{"tokens_per_s", candidate.tokens_per_second()},
@@ -68,6 +70,7 @@ nlohmann::json figures_of(StepCandidate& candidate, const Rates& rates, const Mo
           {"memory_bytes", memory.value()},
           {"activation_bytes", candidate.activations_peak().value()},
           {"recorded_s", recorded},
+          {"attention", by_cudnn ? "cudnn" : "ours"},
           {"kernels", std::move(kernels)}};
 }
 
@@ -93,6 +96,7 @@ void print(const char* name, const nlohmann::json& figures) {
                rate_text(kernel, "tflops", "of_product", "TFLOP/s"), rate_text(kernel, "gb_per_s", "of_copy", "GB/s")});
   }
   fmt::print("{}", table.text());
+  fmt::print("attention: {}\n", figures.at("attention").get<std::string>());
   fmt::print("recorded in all: {:.3f} ms in a step of its own; the steps above take {:.3f} ms\n",
              1e3 * number("recorded_s"), 1e3 * number("step_time_s"));
 }

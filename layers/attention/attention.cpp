@@ -4,6 +4,7 @@
 #include "comm/device/work.h"
 #include "layers/attention/attention_cpu.h"
 #include "layers/attention/attention_cuda.h"
+#include "layers/attention/attention_cudnn.h"
 
 namespace switchyard {
 namespace {
@@ -36,7 +37,7 @@ struct Shapes {
 }  // namespace
 
 void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v, Arena& scratch,
-               Tensor out, Tensor log_sum_exp) {
+               Tensor out, Tensor log_sum_exp, AttentionBy by) {
   const char* op = "attention";
   check(op, shape);
   const Shapes wanted(shape);
@@ -51,7 +52,9 @@ void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, co
   const double flops = attention_flops(shape, /*backward=*/false);
   const PhaseTimer timer(Phase::Attention, flops);
   if (!on_cpu(q)) {
-    const DeviceWork work(device, op, {.flops = flops});
+    const bool by_cudnn = by == AttentionBy::Cudnn && cudnn::takes(shape, q);
+    const DeviceWork work(device, by_cudnn ? "attention (cuDNN)" : op, {.flops = flops});
+    if (by_cudnn && cudnn::attention(shape, q, k, v, out, log_sum_exp)) return;
     return cuda::attention(shape, q, k, v, out, log_sum_exp);
   }
   cpu::attention(shape, q.f32(), k.f32(), v.f32(), scratch, out.f32(), log_sum_exp.f32());
@@ -59,7 +62,7 @@ void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, co
 
 void attention_backward(const AttentionShape& shape, const Tensor& dout, const Tensor& q, const Tensor& k,
                         const Tensor& v, const Tensor& out, const Tensor& log_sum_exp, Arena& scratch, Tensor dq,
-                        Tensor dk, Tensor dv) {
+                        Tensor dk, Tensor dv, AttentionBy by) {
   const char* op = "attention_backward";
   check(op, shape);
   const Shapes wanted(shape);
@@ -78,7 +81,9 @@ void attention_backward(const AttentionShape& shape, const Tensor& dout, const T
   const double flops = attention_flops(shape, /*backward=*/true);
   const PhaseTimer timer(Phase::Attention, flops);
   if (!on_cpu(q)) {
-    const DeviceWork work(device, op, {.flops = flops});
+    const bool by_cudnn = by == AttentionBy::Cudnn && cudnn::takes(shape, q);
+    const DeviceWork work(device, by_cudnn ? "attention_backward (cuDNN)" : op, {.flops = flops});
+    if (by_cudnn && cudnn::attention_backward(shape, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv)) return;
     return cuda::attention_backward(shape, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
   }
   cpu::attention_backward(shape, dout.f32(), q.f32(), k.f32(), v.f32(), out.f32(), log_sum_exp.f32(), scratch, dq.f32(),

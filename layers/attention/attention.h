@@ -6,11 +6,12 @@
 // fp32, or on a CUDA device bf16; log_sum_exp is always fp32.
 //
 // The bits of a sequence's rows do not depend on B, on the thread count or on the vector width; on a CUDA device they
-// are the same from run to run.
+// are the same from run to run. With cuDNN none of it is promised: the sums behind dq have no fixed order there.
 #pragma once
 
 #include "layers/tensor/tensor.h"
 
+#include <compare>
 #include <cstdint>
 
 namespace switchyard {
@@ -21,15 +22,19 @@ struct AttentionShape {
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
   std::int64_t head_dim = 1;
+  auto operator<=>(const AttentionShape&) const = default;
 };
+
+// Whose kernels on a CUDA device: ours, or NVIDIA's cuDNN where it is there and takes the shape and the type (bf16).
+enum class AttentionBy { Ours, Cudnn };
 
 // scores are scaled by 1 / sqrt(head_dim). log_sum_exp is kept for backward.
 void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v, Arena& scratch,
-               Tensor out, Tensor log_sum_exp);
+               Tensor out, Tensor log_sum_exp, AttentionBy by = AttentionBy::Ours);
 // dq, dk, dv are assigned.
 void attention_backward(const AttentionShape& shape, const Tensor& dout, const Tensor& q, const Tensor& k,
                         const Tensor& v, const Tensor& out, const Tensor& log_sum_exp, Arena& scratch, Tensor dq,
-                        Tensor dk, Tensor dv);
+                        Tensor dk, Tensor dv, AttentionBy by = AttentionBy::Ours);
 
 // Generation: `q` holds the last q.rows() positions of one sequence whose first `positions` keys and values are in the
 // caches k_cache, v_cache: [capacity, G * C]. out: [q.rows(), H * C].

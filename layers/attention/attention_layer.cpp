@@ -27,7 +27,7 @@ void AttentionLayer::forward(const Tensor& x, std::int64_t sequences, const Tens
   rope(rope_table, head_dim_, saved.k);
   saved.out = allocate(arena, saved.q.shape(), x.dtype());
   saved.log_sum_exp = allocate(arena, {sequences * heads_, shape_here.positions});
-  attention(shape_here, saved.q, saved.k, saved.v, scratch, saved.out, saved.log_sum_exp);
+  attention(shape_here, saved.q, saved.k, saved.v, scratch, saved.out, saved.log_sum_exp, by_);
   o_.forward(saved.out, y);
 }
 
@@ -40,7 +40,7 @@ void AttentionLayer::backward(const Tensor& dy, std::int64_t sequences, const Te
   Tensor dk = allocate(scratch, saved.k.shape(), dy.dtype());
   Tensor dv = allocate(scratch, saved.v.shape(), dy.dtype());
   attention_backward(shape(sequences, dy.dim(0)), dout, saved.q, saved.k, saved.v, saved.out, saved.log_sum_exp,
-                     scratch, dq, dk, dv);
+                     scratch, dq, dk, dv, by_);
   rope_backward(rope_table, head_dim_, dq);
   rope_backward(rope_table, head_dim_, dk);
   q_.backward(dq, saved.x, dx, /*add_to_dx=*/false);

@@ -18,9 +18,10 @@ class AttentionLayer {
   struct Saved {
     Tensor x, q, k, v, out, log_sum_exp;
   };
-  // Weights: q [H C, D], k and v [G C, D], o [D, H C].
-  AttentionLayer(Parameter& q, Parameter& k, Parameter& v, Parameter& o, std::int64_t heads, std::int64_t kv_heads)
-      : q_(q), k_(k), v_(v), o_(o), heads_(heads), kv_heads_(kv_heads), head_dim_(q.shape()[0] / heads) {}
+  // Weights: q [H C, D], k and v [G C, D], o [D, H C]. by: whose attention, in training and evaluation.
+  AttentionLayer(Parameter& q, Parameter& k, Parameter& v, Parameter& o, std::int64_t heads, std::int64_t kv_heads,
+                 AttentionBy by = AttentionBy::Ours)
+      : q_(q), k_(k), v_(v), o_(o), heads_(heads), kv_heads_(kv_heads), head_dim_(q.shape()[0] / heads), by_(by) {}
 
   // rope: table for the positions; x, y: [T, D].
   void forward(const Tensor& x, std::int64_t sequences, const Tensor& rope_table, Arena& arena, Arena& scratch,
@@ -41,6 +42,7 @@ class AttentionLayer {
 
   Linear q_, k_, v_, o_;
   std::int64_t heads_, kv_heads_, head_dim_;
+  AttentionBy by_;
 };
 
 }  // namespace switchyard

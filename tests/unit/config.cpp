@@ -369,6 +369,14 @@ TEST_CASE("a config written as TOML loads back to the same, for hostile values t
   CHECK(loaded.config.train.eps == config.train.eps);
 }
 
+TEST_CASE("attention by cuDNN is for fast numerics in bf16 on a GPU") {
+  const auto faults = faults_of_text("device = 'cpu'\n[train]\nattention = 'cudnn'");
+  REQUIRE(faults.size() == 1);
+  CHECK(faults[0].starts_with("x.toml:3: train.attention = \"cudnn\" is for device = \"cuda\" with train.dtype = "));
+  CHECK(faults[0].ends_with("here they are \"cpu\", \"fp32\" and \"reproducible\""));
+  CHECK(faults_of_text("device = 'cpu'\n[train]\nattention = 'ours'").empty());
+}
+
 TEST_CASE("every key is in the table, is named in the help, and reaches its own member") {
   const Config defaults;
   for (const ConfigKey& key : config_keys()) {

@@ -2,12 +2,14 @@
 // Attention on a CUDA device against the CPU's, forward, backward and while decoding: fp32 to its rounding, bf16 on
 // tensor cores to bf16's.
 #include "layers/attention/attention.h"
+#include "layers/attention/attention_cudnn.h"
 #include "tests/support/catch.h"
 #include "tests/support/cuda_device.h"
 #include "tests/support/device_values.h"
 #include "tests/support/op_test.h"
 
 #include <cmath>
+#include <cstdio>
 #include <vector>
 
 using namespace switchyard;
@@ -39,19 +41,20 @@ struct Results {
 };
 
 // Backward gets the out and log_sum_exp of `forward`, where that is given.
-Results run(Device& device, const AttentionShape& s, const Inputs& in, DType dtype, const Results* forward = nullptr) {
+Results run(Device& device, const AttentionShape& s, const Inputs& in, DType dtype, const Results* forward = nullptr,
+            AttentionBy by = AttentionBy::Ours) {
   const DeviceTensor q(device, in.q, q_shape(s), dtype), k(device, in.k, kv_shape(s), dtype);
   const DeviceTensor v(device, in.v, kv_shape(s), dtype), dout(device, in.dout, q_shape(s), dtype);
   const DeviceTensor out(device, q_shape(s), dtype), log_sum_exp(device, sums_shape(s));
   const DeviceTensor dq(device, q_shape(s), dtype), dk(device, kv_shape(s), dtype), dv(device, kv_shape(s), dtype);
   Arena scratch(device);
-  attention(s, q, k, v, scratch, out, log_sum_exp);
+  attention(s, q, k, v, scratch, out, log_sum_exp, by);
   if (forward != nullptr) {
     const DeviceTensor given(device, forward->out, q_shape(s), dtype),
         sums(device, forward->log_sum_exp, sums_shape(s));
-    attention_backward(s, dout, q, k, v, given, sums, scratch, dq, dk, dv);
+    attention_backward(s, dout, q, k, v, given, sums, scratch, dq, dk, dv, by);
   } else {
-    attention_backward(s, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv);
+    attention_backward(s, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv, by);
   }
   CHECK(scratch.in_use() == Bytes(0));
   return {out.values(), log_sum_exp.values(), dq.values(), dk.values(), dv.values()};
@@ -74,13 +77,13 @@ double tolerance(DType dtype) {
   return dtype == DType::F32 ? 1e-5 : 2e-2;
 }
 
-double error_on(Device& device, const AttentionShape& s, DType dtype) {
+double error_on(Device& device, const AttentionShape& s, DType dtype, AttentionBy by = AttentionBy::Ours) {
   const Inputs in = make_inputs(s, dtype);
   Results wanted = run(cpu_device(), s, in, DType::F32);
   // What backward reads of forward is what was kept of it.
   const Results kept{rounded(wanted.out, dtype), wanted.log_sum_exp, {}, {}, {}};
   wanted = run(cpu_device(), s, in, DType::F32, &kept);
-  return difference(run(device, s, in, dtype, &kept), wanted);
+  return difference(run(device, s, in, dtype, &kept, by), wanted);
 }
 
 }  // namespace
@@ -123,6 +126,29 @@ TEST_CASE("attention and its gradients are the CPU's in bf16") {
     CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
     CHECK(error_on(device, s, DType::BF16) < tolerance(DType::BF16));
   }
+}
+
+TEST_CASE("cuDNN's attention and its gradients are the CPU's in bf16") {
+  Device& device = cuda_device();
+  if (!cudnn::why_not().empty()) {
+    std::printf("SKIPPED: cuDNN's attention: %s\n", cudnn::why_not().c_str());
+    return;
+  }
+  for (const AttentionShape& s : {
+           AttentionShape{1, 2, 1, 1, 16},
+           {2, 64, 2, 2, 64},
+           {2, 131, 4, 2, 32},
+           {1, 257, 4, 1, 80},
+           {3, 150, 2, 1, 128},
+       }) {
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
+    CHECK(cudnn::takes(s, DeviceTensor(device, q_shape(s), DType::BF16)));
+    CHECK(error_on(device, s, DType::BF16, AttentionBy::Cudnn) < tolerance(DType::BF16));
+  }
+  // Not cuDNN's, and right all the same.
+  const AttentionShape odd{1, 40, 2, 1, 5};
+  CHECK_FALSE(cudnn::takes(odd, DeviceTensor(device, q_shape(odd), DType::BF16)));
+  CHECK(error_on(device, odd, DType::BF16, AttentionBy::Cudnn) < tolerance(DType::BF16));
 }
 
 TEST_CASE("the comparison catches a row's change by three times the tolerance") {

@@ -1,6 +1,7 @@
 #include "trainer/config/check.h"
 
 #include "comm/device/device.h"
+#include "layers/attention/attention_cudnn.h"
 
 #include <algorithm>
 #include <cmath>
@@ -172,6 +173,17 @@ void check_device(const Config& config, const KeyPlaces& places, std::vector<Con
   const bool on_cpu = config.device == "cpu";
   if (check.sound({"train.dtype"}) && on_cpu && config.train.dtype == DType::BF16) {
     check.tell("train.dtype = \"bf16\" wants a GPU (device = \"cuda\"); the CPU computes in fp32");
+  }
+  if (check.sound({"train.attention", "train.dtype", "train.numerics"}) &&
+      config.train.attention == AttentionChoice::Cudnn) {
+    if (on_cpu || config.train.dtype != DType::BF16 || config.train.numerics != Numerics::Fast) {
+      check.tell(
+          "train.attention = \"cudnn\" is for device = \"cuda\" with train.dtype = \"bf16\" and train.numerics = "
+          "\"fast\"; here they are \"{}\", \"{}\" and \"{}\"",
+          config.device, config.train.dtype == DType::BF16 ? "bf16" : "fp32", name_of(config.train.numerics));
+    } else if (!cudnn::why_not().empty()) {
+      check.tell("train.attention = \"cudnn\", but there is no cuDNN that could be used: {}", cudnn::why_not());
+    }
   }
   if (on_cpu) return;
   if (check.sound({"parallel.exchange"}) && config.parallel.exchange == "hierarchical") {

@@ -13,6 +13,8 @@ namespace switchyard {
 // What backward computes again instead of keeping it from forward: nothing, what experts have between input and output,
 // or all of a layer but its input.
 enum class Recompute { None, Experts, Block };
+// Whose attention kernels on GPUs (trainer/model/attention_choice.h).
+enum class AttentionChoice { Auto, Ours, Cudnn };
 
 struct ModelConfig {
   std::int64_t vocab = 0;  // 0: what the tokenizer of data.train has
@@ -61,6 +63,7 @@ struct TrainConfig {
   Numerics numerics = Numerics::Reproducible;
   DType dtype = DType::F32;  // of activations and of what products read; F32 or BF16
   Recompute recompute = Recompute::None;
+  AttentionChoice attention = AttentionChoice::Auto;
   bool graphs = false;  // CUDA graphs, of what the host has no say in
   std::int64_t eval_every = 0;      // 0: only at the end, where there is a validation split
   std::int64_t eval_sequences = 0;  // 0: all of the validation split

@@ -167,6 +167,10 @@ std::vector<ConfigKey> make_keys() {
   train.choice("recompute", &T::recompute, {"none", "experts", "block"},
                "computed again in backward instead of kept: what experts hide, or a layer but for its input; less "
                "memory, more time, the same bits");
+  static_assert(static_cast<int>(AttentionChoice::Auto) == 0 && static_cast<int>(AttentionChoice::Cudnn) == 2);
+  train.choice("attention", &T::attention, {"auto", "ours", "cudnn"},
+               "whose attention on GPUs; auto: cuDNN's in bf16 with fast numerics, where it is installed and takes the "
+               "shape");
   train.flag("graphs", &T::graphs,
              "on a GPU, launch kernels as CUDA graphs: a micro-batch's as one where a GPU has all experts and drops no "
              "slot, else those before and after each mixture");

@@ -1,8 +1,10 @@
 #include "trainer/loop/memory_plan.h"
 
+#include "layers/attention/attention_cudnn.h"
 #include "layers/moe/placement.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/gemm.h"
+#include "trainer/model/attention_choice.h"
 #include "trainer/model/catalogue.h"
 
 #include <algorithm>
@@ -166,6 +168,9 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
       kept += layer.saved;
     }
     most_scratch = std::max(most_scratch, layer.scratch);
+  }
+  if (attention_by(config) == AttentionBy::Cudnn) {
+    most_scratch += cudnn::backward_memory(attention_shape(config)).value() / activation;
   }
   const DeviceKind kind = config.device == "cpu" ? DeviceKind::Cpu : DeviceKind::Cuda;
   const std::int64_t loss_scratch =

@@ -1,6 +1,7 @@
 #include "trainer/loop/run_banner.h"
 
 #include "trainer/loop/memory_plan.h"
+#include "trainer/model/attention_choice.h"
 #include "trainer/model/catalogue.h"
 #include "trainer/monitor/memory.h"
 
@@ -24,6 +25,7 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.expert_groups = layout.grid().groups();
   banner.zero = config.parallel.zero;
   banner.device = config.device;
+  banner.attention_by_cudnn = attention_by(config) == AttentionBy::Cudnn;
   banner.exchange = layout.lane().name();
   banner.why_exchange = layout.why_exchange();
   banner.wire = config.exchange;

@@ -6,6 +6,7 @@
 #include "layers/attention/rope.h"
 #include "layers/ops/cross_entropy.h"
 #include "layers/ops/embedding.h"
+#include "trainer/model/attention_choice.h"
 #include "trainer/model/catalogue.h"
 
 #include <optional>
@@ -86,7 +87,7 @@ Block make_block(const ParameterList& parameters, const Config& config, std::int
   return {make_norm(parameters, config.model, layer + "input_layernorm"),
           AttentionLayer(parameters.at(attention + "q_proj.weight"), parameters.at(attention + "k_proj.weight"),
                          parameters.at(attention + "v_proj.weight"), parameters.at(attention + "o_proj.weight"),
-                         config.model.heads, config.model.kv_heads),
+                         config.model.heads, config.model.kv_heads, attention_by(config)),
           make_norm(parameters, config.model, layer + "post_attention_layernorm"), std::move(feed)};
 }
 

@@ -76,6 +76,7 @@ std::string training(const Banner& banner) {
   std::string text =
       fmt::format("{} of {} sequences in micro-batches of {}, {} numerics on {}", plural(banner.steps, "step"),
                   banner.global_batch, banner.micro_batch, banner.numerics, banner.device);
+  if (banner.attention_by_cudnn) text += ", attention by cuDNN";
   if (banner.first_step > 0) text += fmt::format("; goes on after step {}", banner.first_step);
   return text;
 }

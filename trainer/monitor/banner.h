@@ -22,6 +22,7 @@ struct Banner {
   int expert_groups = 1;           // copies of every expert
   std::int64_t zero = 0;           // parallel.zero
   std::string device;              // "cpu"
+  bool attention_by_cudnn = false;
   std::string exchange;            // "flat"
   ExchangeConfig wire;
   std::int64_t max_received_rows = 0;
