@@ -3,6 +3,7 @@
 #include "comm/device/cuda.h"
 #include "layers/ops/matmul_cuda.h"
 
+#include <bit>
 #include <map>
 #include <mutex>
 #include <string>
@@ -19,6 +20,7 @@ struct CublasLt {
   decltype(::cublasLtGetStatusName)* getStatusName = nullptr;
   decltype(::cublasLtGetStatusString)* getStatusString = nullptr;
   decltype(::cublasLtMatmul)* matmul = nullptr;
+  decltype(::cublasLtMatmulAlgoCheck)* matmulAlgoCheck = nullptr;
   decltype(::cublasLtMatmulAlgoGetHeuristic)* matmulAlgoGetHeuristic = nullptr;
   decltype(::cublasLtMatmulDescCreate)* matmulDescCreate = nullptr;
   decltype(::cublasLtMatmulDescDestroy)* matmulDescDestroy = nullptr;
@@ -28,6 +30,7 @@ struct CublasLt {
   decltype(::cublasLtMatmulPreferenceSetAttribute)* matmulPreferenceSetAttribute = nullptr;
   decltype(::cublasLtMatrixLayoutCreate)* matrixLayoutCreate = nullptr;
   decltype(::cublasLtMatrixLayoutDestroy)* matrixLayoutDestroy = nullptr;
+  decltype(::cublasLtMatrixLayoutSetAttribute)* matrixLayoutSetAttribute = nullptr;
 
   CublasLt() {
     const SharedLibrary library("libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR));
@@ -35,6 +38,7 @@ struct CublasLt {
     library.find("cublasLtGetStatusName", getStatusName);
     library.find("cublasLtGetStatusString", getStatusString);
     library.find("cublasLtMatmul", matmul);
+    library.find("cublasLtMatmulAlgoCheck", matmulAlgoCheck);
     library.find("cublasLtMatmulAlgoGetHeuristic", matmulAlgoGetHeuristic);
     library.find("cublasLtMatmulDescCreate", matmulDescCreate);
     library.find("cublasLtMatmulDescDestroy", matmulDescDestroy);
@@ -44,6 +48,7 @@ struct CublasLt {
     library.find("cublasLtMatmulPreferenceSetAttribute", matmulPreferenceSetAttribute);
     library.find("cublasLtMatrixLayoutCreate", matrixLayoutCreate);
     library.find("cublasLtMatrixLayoutDestroy", matrixLayoutDestroy);
+    library.find("cublasLtMatrixLayoutSetAttribute", matrixLayoutSetAttribute);
   }
 };
 const CublasLt& lt() {
@@ -84,6 +89,23 @@ bool aligned(const void* memory) {
   return reinterpret_cast<std::uintptr_t>(memory) % 16 == 0;
 }
 
+// An expert has another number of rows each time, and to ask for an algorithm takes the host longer than a product: it
+// is asked for the next number that has few binary digits, eight to a power of two.
+std::int64_t rounded_up(std::int64_t rows) {
+  const std::int64_t step = rows <= 64 ? 1 : static_cast<std::int64_t>(std::bit_floor(std::uint64_t(rows - 1))) / 8;
+  return (rows + step - 1) / step * step;
+}
+// The product of which cuBLAS is asked for an algorithm for p. The rows of p's activations are those of its result, or
+// what the sum goes over.
+Matmul with_rounded_rows(Matmul p) {
+  if (!p.a_transposed) {
+    p.m = rounded_up(p.m);
+  } else if (!p.b_transposed) {  // else the rows are also how far apart the lines of b are
+    p.k = rounded_up(p.k);
+  }
+  return p;
+}
+
 // A product as cuBLAS sees it: which of its algorithms is taken depends on these alone.
 using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, bool, DType, DType, bool, bool>;
 
@@ -101,10 +123,16 @@ class Blas {
 
   void run(Device& device, const Matmul& p) {
     const bool all_aligned = aligned(p.a) && aligned(p.b) && aligned(p.c);
-    const Key key{p.m, p.n, p.k, p.a_transposed, p.b_transposed, p.in, p.out, p.accumulate, all_aligned};
-    auto planned = planned_.find(key);
-    if (planned == planned_.end()) planned = planned_.emplace(key, plan(p, all_aligned)).first;
-    const Planned& found = planned->second;
+    const Matmul rounded = with_rounded_rows(p);
+    Planned& found = planned(rounded, all_aligned);
+    const bool is_it = rounded.m == p.m && rounded.k == p.k;
+    run(device, p, is_it || fits(found, p) ? found : planned(p, all_aligned));
+  }
+
+ private:
+  static constexpr std::int64_t workspace_size = 32 << 20;  // what NVIDIA recommends for Hopper
+
+  void run(Device& device, const Matmul& p, const Planned& found) {
     const float alpha = 1;
     const float beta = p.accumulate ? 1 : 0;
     check_blas(lt().matmul(handle_, found.operation.get(), &alpha, p.b, found.left.get(), p.a, found.right.get(), &beta,
@@ -113,8 +141,35 @@ class Blas {
                "cublasLtMatmul");
   }
 
- private:
-  static constexpr std::int64_t workspace_size = 32 << 20;  // what NVIDIA recommends for Hopper
+  Planned& planned(const Matmul& p, bool all_aligned) {
+    const Key key{p.m, p.n, p.k, p.a_transposed, p.b_transposed, p.in, p.out, p.accumulate, all_aligned};
+    auto planned = planned_.find(key);
+    if (planned == planned_.end()) planned = planned_.emplace(key, plan(p, all_aligned)).first;
+    set_rows(planned->second, p);
+    return planned->second;
+  }
+
+  // What differs between products that share an algorithm. The rows of ours are columns to cuBLAS.
+  static void set_rows(Planned& planned, const Matmul& p) {
+    const auto set = [](const Layout& layout, std::int64_t rows) {
+      const auto columns = static_cast<std::uint64_t>(rows);
+      check_blas(lt().matrixLayoutSetAttribute(layout.get(), CUBLASLT_MATRIX_LAYOUT_COLS, &columns, sizeof(columns)),
+                 "cublasLtMatrixLayoutSetAttribute");
+    };
+    set(planned.right, p.a_transposed ? p.k : p.m);
+    if (p.a_transposed && !p.b_transposed) set(planned.left, p.k);
+    if (!p.a_transposed) set(planned.result, p.m);
+  }
+
+  // Gives the plan these rows; whether its algorithm can have them.
+  bool fits(Planned& planned, const Matmul& p) const {
+    set_rows(planned, p);
+    cublasLtMatmulHeuristicResult_t result{};
+    return lt().matmulAlgoCheck(handle_, planned.operation.get(), planned.left.get(), planned.right.get(),
+                                planned.result.get(), planned.result.get(), &planned.algorithm,
+                                &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= usize(workspace_size);
+  }
 
   // c = a b in rows is c' = b' a' in columns: the matrices change sides, and none is moved.
   Planned plan(const Matmul& p, bool all_aligned) const {
