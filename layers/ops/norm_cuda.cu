@@ -1,5 +1,5 @@
 // A block a row. A thread keeps what it has read of the row in registers for the second look at it; only what is beyond
-// `held` vectors a thread (rows of more than 4,096 fp32 or 8,192 bf16 elements) is read again.
+// some vectors a thread (rows of more than 4,096 fp32 or 8,192 bf16 elements, half of that in backward) is read again.
 #include "comm/device/kernel.cuh"
 #include "layers/ops/norm_cuda.h"
 
@@ -10,10 +10,11 @@ namespace {
 
 constexpr int threads = 256;
 constexpr int warps = threads / warp_size;
-constexpr int held = 4;
+constexpr int held_forward = 4;
+constexpr int held_backward = 2;  // of three tensors, and of the next row's too
 
 // This thread's share of a row of `width` elements: every threads-th vector of N.
-template <class T, int N>
+template <class T, int N, int held>
 class RowPart {
  public:
   using V = Vector<T, N>;
@@ -56,6 +57,19 @@ class RowPart {
     }
     for (int k = held; first(k) < a.width_; ++k) f(first(k), V::load(a.row_ + first(k)), V::load(b.row_ + first(k)));
   }
+  // The same for three; where not Third, there is no third one, and f must not look at it.
+  template <bool Third, class F>
+  static __device__ __forceinline__ void three(const RowPart& a, const RowPart& b, const RowPart& c, const F& f) {
+#pragma unroll
+    for (int k = 0; k < held; ++k) {
+      if (first(k) < a.width_) f(first(k), a.kept_[k], b.kept_[k], c.kept_[k]);
+    }
+    for (int k = held; first(k) < a.width_; ++k) {
+      V third{};
+      if constexpr (Third) third = V::load(c.row_ + first(k));
+      f(first(k), V::load(a.row_ + first(k)), V::load(b.row_ + first(k)), third);
+    }
+  }
 
  private:
   static __device__ __forceinline__ int first(int k) {
@@ -68,9 +82,9 @@ class RowPart {
 };
 
 template <bool Add, class T, int N>
-__device__ __forceinline__ RowPart<T, N> input_row(const T* x, T* sum, std::int64_t begin, int width) {
-  if constexpr (Add) return RowPart<T, N>(x + begin, sum + begin, width);
-  return RowPart<T, N>(x + begin, width);
+__device__ __forceinline__ RowPart<T, N, held_forward> input_row(const T* x, T* sum, std::int64_t begin, int width) {
+  if constexpr (Add) return {x + begin, sum + begin, width};
+  return {x + begin, width};
 }
 // Centered: LayerNorm, otherwise RMSNorm (and then without bias and mean). Add: x is added to `sum` first, and the norm
 // is that of the sum.
@@ -120,8 +134,10 @@ __global__ void __launch_bounds__(threads)
 // thread, which adds to it in shared memory in the order of the rows.
 //   RMSNorm: r (g - n mean(g n)) with n = x r, g = dy weight; LayerNorm: r (g - mean(g) - n mean(g n)), n = (x - mean)
 //   r
+// The next row is read while this one is worked on: few blocks, which the shares want, then suffice to keep memory
+// busy.
 template <bool Centered, bool Add, class T, int N>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 2)
     backward_kernel(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ weight,
                     const float* __restrict__ means, const float* __restrict__ inverses, std::int64_t rows, int width,
                     T* __restrict__ dx, float* __restrict__ weight_shares, float* __restrict__ bias_shares) {
@@ -130,16 +146,24 @@ __global__ void __launch_bounds__(threads)
   float* const bias_share = weight_share + width;
   for (int i = static_cast<int>(threadIdx.x); i < (Centered ? 2 : 1) * width; i += threads) weight_share[i] = 0;
   __syncthreads();
+  using Part = RowPart<T, N, held_backward>;
+  struct Inputs {
+    Part gradient, row, out;  // out: where it is added to
+  };
+  const auto inputs = [&](std::int64_t t) {
+    return Inputs{{dy + t * width, width}, {x + t * width, width}, {dx + t * width, Add ? width : 0}};
+  };
   int turn = 0;  // the sums' scratch is written for the next row while slow warps still read this row's
+  Inputs next = inputs(blockIdx.x);  // of which there are no more than rows
   for (std::int64_t t = blockIdx.x; t < rows; t += gridDim.x, turn ^= 1) {
     const std::int64_t begin = t * width;
-    const RowPart<T, N> gradient(dy + begin, width);
-    const RowPart<T, N> row(x + begin, width);
+    const auto [gradient, row, before] = next;
+    if (t + gridDim.x < rows) next = inputs(t + gridDim.x);
     const float mean = Centered ? means[t] : 0.0F;
     const float inverse = inverses[t];
     float along_one = 0;
     float along_normal = 0;
-    RowPart<T, N>::both(gradient, row, [&](int i, const Vector<T, N>& g, const Vector<T, N>& v) {
+    Part::both(gradient, row, [&](int i, const Vector<T, N>& g, const Vector<T, N>& v) {
       const auto w = Vector<float, N>::load(weight + i);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
@@ -150,10 +174,8 @@ __global__ void __launch_bounds__(threads)
     });
     if constexpr (Centered) along_one = block_sum<threads>(along_one, scratch[turn][0]) / static_cast<float>(width);
     along_normal = block_sum<threads>(along_normal, scratch[turn][1]) / static_cast<float>(width);
-    RowPart<T, N>::both(gradient, row, [&](int i, const Vector<T, N>& g, const Vector<T, N>& v) {
+    const auto finish = [&](int i, const Vector<T, N>& g, const Vector<T, N>& v, Vector<T, N> out) {
       const auto w = Vector<float, N>::load(weight + i);
-      Vector<T, N> out;
-      if constexpr (Add) out = Vector<T, N>::load(dx + begin + i);
       auto of_weight = Vector<float, N>::load(weight_share + i);
       Vector<float, N> of_bias{};
       if constexpr (Centered) of_bias = Vector<float, N>::load(bias_share + i);
@@ -169,7 +191,8 @@ __global__ void __launch_bounds__(threads)
       of_weight.store(weight_share + i);
       if constexpr (Centered) of_bias.store(bias_share + i);
       out.store(dx + begin + i);
-    });
+    };
+    Part::template three<Add>(gradient, row, before, finish);
   }
   // A thread reads back its own columns alone only where it wrote vectors of one: let all have written.
   __syncthreads();
