@@ -1,16 +1,19 @@
-// The grouped products of an expert layer on a GPU, three ways, with the same numbers and in turn: all groups in one
-// launch of ours, one call of cuBLAS for each group, and, for the rate that both would like to have, one product of
-// cuBLAS over all rows with one weight. Times are the device's own, from the first kernel to the end of the last.
+// The grouped products of an expert layer on a GPU, in several ways, with the same numbers and in turn: all groups in
+// one launch of ours (by mma.sync, too, where it is by wgmma), one call of cuBLAS for each group, and, for the rate
+// that all would like to have, one product of cuBLAS over all rows with one weight. Times are the device's own, from
+// the first kernel to the end of the last.
 #include "comm/device/work.h"
 #include "launch/bench_gemm.h"
 #include "launch/table.h"
 #include "layers/ops/convert.h"
 #include "layers/ops/gemm_matmul.h"
+#include "layers/ops/tensor_cores_cuda.h"
 #include "layers/tensor/random.h"
 
 #include <algorithm>
-#include <array>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
@@ -124,16 +127,25 @@ std::vector<Product> products(Layer& layer) {
 
 struct Way {
   const char* name;
+  const char* share;  // of the dense rate
   bool dense;
   ProductsBy by;
 };
-constexpr std::array<Way, 3> ways = {{{"ours", false, ProductsBy::Ours},
-                                      {"cublas_loop", false, ProductsBy::Cublas},
-                                      {"dense", true, ProductsBy::Cublas}}};
+// Ours first, dense last.
+std::vector<Way> ways_on(Device& device, const std::string& dtype) {
+  std::vector<Way> ways = {{"ours", "of_dense", false, ProductsBy::Ours},
+                           {"cublas_loop", "loop_of_dense", false, ProductsBy::Cublas},
+                           {"dense", "", true, ProductsBy::Cublas}};
+  if (dtype == "bf16" && cuda::uses_wgmma(device)) {
+    ways.insert(ways.begin() + 1, {"ours_by_mma", "by_mma_of_dense", false, ProductsBy::OursByMma});
+  }
+  return ways;
+}
 
 // Medians of each way's seconds; the ways take turns.
-std::array<double, ways.size()> measure(Device& device, const Product& product, const Bounds& begin, double seconds) {
-  std::array<std::vector<double>, ways.size()> samples;
+std::vector<double> measure(Device& device, const std::vector<Way>& ways, const Product& product, const Bounds& begin,
+                            double seconds) {
+  std::vector<std::vector<double>> samples(ways.size());
   const Bounds all = {begin.front(), begin.back()};
   double spent = 0;
   for (int round = 0; round < 4 || spent < seconds; ++round) {
@@ -147,7 +159,7 @@ std::array<double, ways.size()> measure(Device& device, const Product& product, 
       if (round > 0) samples[w].push_back(taken);  // the first one loads libraries and chooses algorithms
     }
   }
-  std::array<double, ways.size()> medians{};
+  std::vector<double> medians(ways.size());
   for (std::size_t w = 0; w < ways.size(); ++w) {
     std::nth_element(samples[w].begin(), samples[w].begin() + isize(samples[w].size() / 2), samples[w].end());
     medians[w] = samples[w][samples[w].size() / 2];
@@ -160,15 +172,20 @@ std::array<double, ways.size()> measure(Device& device, const Product& product, 
 int bench_gemm_on_device(const BenchGemmOptions& options) {
   Device& device = open_device(options.device);
   device.keep_record(true);
+  const std::vector<Way> ways = ways_on(device, options.dtype);
   const std::vector<std::int64_t> counts =
       options.rows.empty() ? std::vector<std::int64_t>{16, 64, 256, 1024, 4096} : options.rows;
   fmt::print(
       "Products of {} experts on {} ({}), d_model {}, d_ff {}, {}; rows are an expert's on the average, uneven ones go "
-      "as 1, 1/2, 1/3 and so on.\nours: one launch for all experts; loop: a call of cuBLAS for each; dense: one "
-      "product of cuBLAS over "
-      "all rows.\n\n",
-      options.experts, device.model(), device.name(), options.d_model, options.d_ff, options.dtype);
-  Table table({"product", "rows", "", "ours, TFLOP/s", "loop", "dense", "ours of dense", "loop of dense"});
+      "as 1, 1/2, 1/3 and so on.\nours: one launch for all experts{}; cublas_loop: a call of cuBLAS for each; dense: "
+      "one "
+      "product of cuBLAS over all rows.\n\n",
+      options.experts, device.model(), device.name(), options.d_model, options.d_ff, options.dtype,
+      ways.size() > 3 ? " (by wgmma, and by mma.sync)" : "");
+  std::vector<std::string> head = {"product", "rows", "TFLOP/s:"};
+  for (const Way& way : ways) head.emplace_back(way.name);
+  for (std::size_t w = 0; w + 1 < ways.size(); ++w) head.push_back(fmt::format("{} of dense", ways[w].name));
+  Table table(head);
   nlohmann::json results = nlohmann::json::array();
   for (const std::int64_t count : counts) {
     Layer layer(device, options, count * options.experts);
@@ -177,20 +194,21 @@ int bench_gemm_on_device(const BenchGemmOptions& options) {
     for (const Product& product : products(layer)) {
       for (const bool uneven : {false, true}) {
         const Bounds begin = bounds_of(options.experts, layer.rows, uneven);
-        const auto seconds = measure(device, product, begin, options.seconds);
+        const auto seconds = measure(device, ways, product, begin, options.seconds);
         nlohmann::json line = {{"product", product.name}, {"rows", count}, {"uneven", uneven}};
-        std::array<double, ways.size()> rates{};
+        std::vector<double> rates(ways.size());
         for (std::size_t w = 0; w < ways.size(); ++w) {
           rates[w] = flops / std::max(seconds[w], 1e-12) * 1e-12;
           line[fmt::format("{}_tflops", ways[w].name)] = rates[w];
         }
-        line["of_dense"] = rates[0] / rates[2];
-        line["loop_of_dense"] = rates[1] / rates[2];
+        std::vector<std::string> cells = {product.name, std::to_string(count), uneven ? "uneven" : "even"};
+        for (const double rate : rates) cells.push_back(fmt::format("{:.2f}", rate));
+        for (std::size_t w = 0; w + 1 < ways.size(); ++w) {
+          line[ways[w].share] = rates[w] / rates.back();
+          cells.push_back(fmt::format("{:.0f} %", 100 * rates[w] / rates.back()));
+        }
         results.push_back(std::move(line));
-        table.add({product.name, std::to_string(count), uneven ? "uneven" : "even", fmt::format("{:.2f}", rates[0]),
-                   fmt::format("{:.2f}", rates[1]), fmt::format("{:.2f}", rates[2]),
-                   fmt::format("{:.0f} %", 100 * rates[0] / rates[2]),
-                   fmt::format("{:.0f} %", 100 * rates[1] / rates[2])});
+        table.add(cells);
       }
     }
   }

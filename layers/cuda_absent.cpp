@@ -43,10 +43,11 @@ ABSENT(embedding_backward, const Tensor&, const Tensor&, const GradientSum&)
 ABSENT(gather_rows, const Tensor&, const Tensor&, const Tensor&, Tensor)
 ABSENT(gelu, const Tensor&, Tensor)
 ABSENT(gelu_backward, const Tensor&, const Tensor&, Tensor)
-ABSENT(grouped_gemm, const Tensor&, std::span<const std::int64_t>, std::span<const PackedMatrix* const>, Tensor, bool)
+ABSENT(grouped_gemm, const Tensor&, std::span<const std::int64_t>, std::span<const PackedMatrix* const>, Tensor, bool,
+       TensorCores)
 ABSENT(grouped_gemm, const Tensor&, const Tensor&, std::span<const PackedMatrix* const>, Tensor, bool)
 ABSENT(grouped_weight_gradient, const Tensor&, const Tensor&, std::span<const RowRange>, std::span<const std::int64_t>,
-       std::span<const std::int64_t>, std::span<const GradientSum* const>)
+       std::span<const std::int64_t>, std::span<const GradientSum* const>, TensorCores)
 ABSENT(grouped_weight_gradient, const Tensor&, const Tensor&, const Tensor&, std::span<const std::int64_t>,
        std::span<const GradientSum* const>)
 ABSENT(layer_norm, const Tensor&, const Tensor&, const Tensor&, float, Tensor, Tensor, Tensor)
@@ -72,5 +73,9 @@ ABSENT(swiglu_backward, const Tensor&, const Tensor&, const Tensor&, Tensor, Ten
 ABSENT(unsort, const Tensor&, const SortedSlots&, Tensor)
 ABSENT(z_loss_gradient, const Tensor&, double, Tensor)
 ABSENT(zero_gradients, Device&, std::span<const GradientSum>)
+
+bool uses_wgmma(Device&) {
+  return false;
+}
 
 }  // namespace switchyard::cuda

@@ -84,6 +84,11 @@ class CudaDevice final : public Device {
     check(cudaGetDevice(&device), "cudaGetDevice");
     require(device == index, "cuda:{} was opened while cuda:{} is the current device", index, device);
     check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+    int major = 0;
+    int minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "cudaDeviceGetAttribute");
+    compute_capability_ = 10 * major + minor;
     for (int i = 0; i < 2; ++i) slots_.emplace_back(large);
     for (int i = 0; i < 64; ++i) small_slots_.emplace_back(small);
   }
@@ -108,6 +113,7 @@ class CudaDevice final : public Device {
   }
   int index() const { return index_; }
   int multiprocessors() const { return multiprocessors_; }
+  int compute_capability() const { return compute_capability_; }
   cudaStream_t cuda_stream() const { return stream_.get(); }
 
   void* allocate(Bytes bytes) override {
@@ -223,6 +229,7 @@ class CudaDevice final : public Device {
 
   int index_;
   int multiprocessors_ = 0;
+  int compute_capability_ = 0;
   CudaStream stream_;
   bool captures_ = false;
   bool keeps_record_ = false;
@@ -266,6 +273,9 @@ cudaStream_t stream_of(const Device& device) {
 }
 int multiprocessors(const Device& device) {
   return cuda_device(device).multiprocessors();
+}
+int compute_capability(const Device& device) {
+  return cuda_device(device).compute_capability();
 }
 
 }  // namespace cuda

@@ -18,6 +18,7 @@ void check(cudaError_t code, const char* call);
 
 cudaStream_t stream_of(const Device& device);  // its main stream
 int multiprocessors(const Device& device);
+int compute_capability(const Device& device);  // 90 for 9.0
 
 // A stream, and who launches on it: what an error names.
 struct LaunchOn {

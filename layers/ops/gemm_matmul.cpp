@@ -9,7 +9,12 @@ namespace switchyard {
 namespace {
 
 bool is_ours(ProductsBy by, Numerics numerics, std::size_t groups) {
-  return by == ProductsBy::Ours || (by == ProductsBy::Fitting && (numerics == Numerics::Reproducible || groups > 1));
+  return by == ProductsBy::Ours || by == ProductsBy::OursByMma ||
+         (by == ProductsBy::Fitting && (numerics == Numerics::Reproducible || groups > 1));
+}
+
+cuda::TensorCores cores_of(ProductsBy by) {
+  return by == ProductsBy::OursByMma ? cuda::TensorCores::Mma : cuda::TensorCores::Best;
 }
 
 void check_types(const Tensor& x, std::span<const PackedMatrix* const> b, const Tensor& y) {
@@ -42,7 +47,8 @@ void weight_matmul(const Tensor& dy, const Tensor& x, float* sum, bool accumulat
 void grouped_matmul(const Tensor& x, std::span<const std::int64_t> row_begin, std::span<const PackedMatrix* const> b,
                     Tensor y, bool accumulate, ProductsBy by) {
   check_types(x, b, y);
-  if (is_ours(by, b.front()->numerics(), b.size())) return cuda::grouped_gemm(x, row_begin, b, y, accumulate);
+  if (is_ours(by, b.front()->numerics(), b.size()))
+    return cuda::grouped_gemm(x, row_begin, b, y, accumulate, cores_of(by));
   for (std::size_t g = 0; g < b.size(); ++g) {
     const std::int64_t rows = row_begin[g + 1] - row_begin[g];
     cuda::matmul(x.device(), {.m = rows,
@@ -70,7 +76,7 @@ void grouped_weight_matmul(const Tensor& dy, const Tensor& x, std::span<const Ro
   const bool exact = gradients.front()->exact != nullptr;
   const Numerics numerics = exact ? Numerics::Reproducible : gradients.front()->numerics;
   if (is_ours(by, numerics, gradients.size())) {
-    return cuda::grouped_weight_gradient(dy, x, ranges, segment_begin, group_begin, gradients);
+    return cuda::grouped_weight_gradient(dy, x, ranges, segment_begin, group_begin, gradients, cores_of(by));
   }
   // The partial of one segment: exact sums take it as a whole.
   void* const partial = exact ? x.device().workspace(Bytes(dy.cols() * x.cols() * size_of(DType::F32))) : nullptr;

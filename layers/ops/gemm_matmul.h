@@ -9,8 +9,8 @@ namespace switchyard {
 
 // Whose products: ours are one launch whatever the number of groups, with sums in a fixed order; cuBLAS's are one call
 // a group, whose rows the host must know. Fitting: ours where the numerics are reproducible or there are several
-// groups.
-enum class ProductsBy { Fitting, Ours, Cublas };
+// groups. OursByMma: ours without wgmma, for comparison.
+enum class ProductsBy { Fitting, Ours, OursByMma, Cublas };
 
 void grouped_matmul(const Tensor& x, std::span<const std::int64_t> row_begin, std::span<const PackedMatrix* const> b,
                     Tensor y, bool accumulate, ProductsBy by = ProductsBy::Fitting);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "layers/ops/gemm.h"
+#include "layers/ops/tensor_cores_cuda.h"
 
 #include <cstdint>
 #include <span>
@@ -13,13 +14,13 @@
 namespace switchyard::cuda {
 
 void grouped_gemm(const Tensor& x, std::span<const std::int64_t> row_begin, std::span<const PackedMatrix* const> b,
-                  Tensor y, bool accumulate);
+                  Tensor y, bool accumulate, TensorCores cores = TensorCores::Best);
 void grouped_gemm(const Tensor& x, const Tensor& row_begin, std::span<const PackedMatrix* const> b, Tensor y,
                   bool accumulate);
 
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, std::span<const RowRange> ranges,
                              std::span<const std::int64_t> segment_begin, std::span<const std::int64_t> group_begin,
-                             std::span<const GradientSum* const> gradients);
+                             std::span<const GradientSum* const> gradients, TensorCores cores = TensorCores::Best);
 void grouped_weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& segment_begin,
                              std::span<const std::int64_t> group_begin, std::span<const GradientSum* const> gradients);
 // sum += dy^T x, each element one chain that goes on from what the sum holds.

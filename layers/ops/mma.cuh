@@ -18,6 +18,8 @@
 #ifndef __CUDACC__
 #include <cstring>
 #include <vector>
+
+#include <wgmma_emulated.h>
 #endif
 
 namespace switchyard::cuda {
@@ -173,6 +175,7 @@ void copy_async(void* to_shared, const void* from, bool valid) {
   check_aligned(to_shared, Bytes);
   check_aligned(from, Bytes);
   std::memset(to_shared, 0xff, Bytes);
+  cuda_emulation::begins_to_write_shared(to_shared, Bytes);
   copy_groups().back().push_back({to_shared, from, Bytes, valid});
 }
 inline void commit_copies() {
@@ -184,6 +187,7 @@ void wait_for_copies() {
   while (groups.size() > Pending + 1) {
     for (const PendingCopy& copy : groups.front()) {
       copy.valid ? void(std::memcpy(copy.to, copy.from, copy.bytes)) : void(std::memset(copy.to, 0, copy.bytes));
+      cuda_emulation::wrote_shared(copy.to, copy.bytes);
     }
     groups.erase(groups.begin());
   }

@@ -94,18 +94,22 @@ __device__ __forceinline__ void add_with(Tile& tile, const ResultPart<T>& to, co
     const int row = Tile::row(i);
     if (row >= to.rows) continue;
     T* const at = to.first + to.stride * row;
-    Vector<T, Tile::width> v[Tile::pieces];
+    constexpr int at_once = Tile::pieces <= 8 ? Tile::pieces : 2;  // on their way, as far as registers go
 #pragma unroll
-    for (int j = 0; j < Tile::pieces; ++j) {
-      const int column = Tile::column(j);
-      v[j] = load_piece<T, Tile::width>(at + column, to.columns - column, to.in_pieces);
-    }
+    for (int first = 0; first < Tile::pieces; first += at_once) {
+      Vector<T, Tile::width> v[at_once];
 #pragma unroll
-    for (int j = 0; j < Tile::pieces; ++j) {
+      for (int j = 0; j < at_once; ++j) {
+        const int column = Tile::column(first + j);
+        v[j] = load_piece<T, Tile::width>(at + column, to.columns - column, to.in_pieces);
+      }
 #pragma unroll
-      for (int e = 0; e < Tile::width; ++e) v[j].at[e] += add(tile.at(i, j, e));
-      const int column = Tile::column(j);
-      store_piece(at + column, v[j], to.columns - column, to.in_pieces);
+      for (int j = 0; j < at_once; ++j) {
+#pragma unroll
+        for (int e = 0; e < Tile::width; ++e) v[j].at[e] += add(tile.at(i, first + j, e));
+        const int column = Tile::column(first + j);
+        store_piece(at + column, v[j], to.columns - column, to.in_pieces);
+      }
     }
   }
 }

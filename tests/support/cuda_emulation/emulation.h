@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <source_location>
@@ -37,6 +38,10 @@ inline void run(const std::string& name, const dim3& grid, const dim3& block, st
 
 // The block's dynamic shared memory; a guard page lies behind it.
 void* dynamic_shared();
+std::size_t dynamic_shared_bytes();
+unsigned thread_number();  // in the block
+unsigned threads_of_block();
+std::uint64_t block_serial();  // no two blocks of a process have the same
 
 // All threads of the block, or all lanes of the warp that have not returned, come here before one goes on.
 void block_barrier(const std::source_location& place);

@@ -234,7 +234,10 @@ void run_warp(Launch& launch, Warp& warp, Thread* const* lanes, unsigned count) 
   }
 }
 
+std::uint64_t blocks_run = 0;
+
 void run_block(Launch& launch) {
+  ++blocks_run;
   std::memset(launch.shared, 0xff, launch.shared_bytes);
   const auto count = static_cast<unsigned>(launch.threads.size());
   const auto warps = static_cast<unsigned>(launch.warps.size());
@@ -382,6 +385,22 @@ void run(CUstream_st* stream, const std::string& name, const dim3& grid, const d
 void* dynamic_shared() {
   self(std::source_location::current());
   return machine().launch->shared;
+}
+
+std::size_t dynamic_shared_bytes() {
+  return machine().launch->shared_bytes;
+}
+
+unsigned thread_number() {
+  return self(std::source_location::current()).number;
+}
+
+unsigned threads_of_block() {
+  return static_cast<unsigned>(machine().launch->threads.size());
+}
+
+std::uint64_t block_serial() {
+  return blocks_run;
 }
 
 void block_barrier(const std::source_location& place) {

@@ -40,6 +40,12 @@ namespace {
 
 constexpr int multiprocessors = 4;  // few, so that loops over the grid go round more than once
 
+// 9.0, or what CUDA_EMULATION_CAPABILITY says: 80 for 8.0.
+int compute_capability() {
+  const char* const wanted = std::getenv("CUDA_EMULATION_CAPABILITY");
+  return wanted == nullptr ? 90 : std::atoi(wanted);
+}
+
 struct Runtime {
   std::recursive_mutex mutex;
   bool lazy = false;
@@ -180,10 +186,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = multiprocessors;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = compute_capability() / 10;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = compute_capability() % 10;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = 227 << 10;
@@ -198,7 +204,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->totalGlobalMem = memory_size();
   properties->sharedMemPerBlockOptin = 227 << 10;
   properties->multiProcessorCount = multiprocessors;
-  properties->major = 9;
+  properties->major = compute_capability() / 10;
+  properties->minor = compute_capability() % 10;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
