@@ -106,7 +106,7 @@ class Matrix {
     }
   }
 
-  // Element (line, position) of 16 positions.
+  // Element (line, position) of 16 positions, and its neighbours in a unit of eight.
   const char* at(unsigned line, unsigned position) const {
     std::uint32_t address = start_;
     if (by_positions_) {
@@ -119,25 +119,35 @@ class Matrix {
     if (offset + 2 > bytes_) fail_in_kernel("wgmma reads outside the block's shared memory", place_);
     return base_ + offset;
   }
-  float value(unsigned line, unsigned position) const {
-    unsigned short bits;
-    std::memcpy(&bits, at(line, position), sizeof bits);
-    return __bfloat162float(__ushort_as_bfloat16(bits));
+  // to[position * lines + line], for `lines` lines from `first` on.
+  void read(unsigned first, unsigned lines, float* to) const {
+    for_units_of(lines, [&](unsigned line, unsigned position) {
+      unsigned short bits[8];
+      std::memcpy(bits, at(first + line, position), sizeof bits);
+      for (unsigned e = 0; e < 8; ++e) {
+        float& value = to[(position + (by_positions_ ? 0 : e)) * lines + line + (by_positions_ ? e : 0)];
+        value = __bfloat162float(__ushort_as_bfloat16(bits[e]));
+      }
+    });
   }
 
   void check_shown(unsigned lines) const {
-    for (unsigned line = 0; line < lines; line += by_positions_ ? 8 : 1) {
-      for (unsigned position = 0; position < 16; position += by_positions_ ? 1 : 8) {
-        const std::uint16_t by = block().hidden[static_cast<std::size_t>(unit_of(at(line, position)))];
-        if (by >= landing) fail_in_kernel("wgmma is given memory to which a copy is under way", place_);
-        if (by != 0) {
-          fail_in_kernel("wgmma is given memory that was written without a fence.proxy.async since", place_);
-        }
-      }
-    }
+    for_units_of(lines, [&](unsigned line, unsigned position) {
+      const std::uint16_t by = block().hidden[static_cast<std::size_t>(unit_of(at(line, position)))];
+      if (by >= landing) fail_in_kernel("wgmma is given memory to which a copy is under way", place_);
+      if (by != 0) fail_in_kernel("wgmma is given memory that was written without a fence.proxy.async since", place_);
+    });
   }
 
  private:
+  // f(line, position) where the units begin.
+  template <class F>
+  void for_units_of(unsigned lines, const F& f) const {
+    for (unsigned line = 0; line < lines; line += by_positions_ ? 8 : 1) {
+      for (unsigned position = 0; position < 16; position += by_positions_ ? 1 : 8) f(line, position);
+    }
+  }
+
   const char* base_ = base();
   std::size_t bytes_ = dynamic_shared_bytes();
   bool by_positions_, plainly_;
@@ -161,10 +171,8 @@ void add_product(ThreadState* warp, std::size_t group_index, unsigned warp_in_gr
   const Matrix a(given.product.a, given.place), b(given.product.b, given.place);
   const unsigned n = given.product.n;
   std::vector<float> left(16 * 16), right(16 * n), sums(16 * n);  // [position][line]; [row][column]
-  for (unsigned k = 0; k < 16; ++k) {
-    for (unsigned i = 0; i < 16; ++i) left[k * 16 + i] = a.value(warp_in_group * 16 + i, k);
-    for (unsigned j = 0; j < n; ++j) right[k * n + j] = b.value(j, k);
-  }
+  a.read(warp_in_group * 16, 16, left.data());
+  b.read(0, n, right.data());
   const auto for_lanes = [&](const auto& f) {  // f(a sum of a thread, the same in the matrix)
     for (unsigned lane = 0; lane < warp_size; ++lane) {
       const unsigned g = lane / 4, t = lane % 4;
