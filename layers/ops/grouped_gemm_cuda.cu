@@ -84,6 +84,7 @@ void run(const Tensor& x, std::span<const std::int32_t> row_begin, const std::in
   args.groups = static_cast<int>(b.size());
   args.y_in_bf16 = y.dtype() == DType::BF16;
   args.y_in_pieces = aligned(y.raw()) && n % 4 == 0;
+  args.y_in_vectors = aligned(y.raw()) && n % 8 == 0;
   args.accumulate = accumulate;
   if (x.dtype() == DType::BF16 && is_wgmma(cores, x.device())) {
     launch_on_hopper(wanted);

@@ -22,7 +22,7 @@ struct GemmArguments {
   int column_tiles;
   const std::int32_t* row_begin;  // nullptr: it is in the lists
   unsigned row_begin_list, weight_list;
-  bool y_in_bf16, y_in_pieces, accumulate;
+  bool y_in_bf16, y_in_pieces, y_in_vectors, accumulate;
   KernelLists lists;
 };
 static_assert(sizeof(GemmArguments) <= 4000);
@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     const auto with_y = [&](const auto& f) {
       const std::int64_t first = std::int64_t{place.row} * args.n + place.column;
       if (sizeof(T) == sizeof(bf16) && args.y_in_bf16) {
-        f(ResultPart<bf16>{static_cast<bf16*>(args.y) + first, args.n, place.rows, columns, args.y_in_pieces});
+        f(ResultPart<bf16>{static_cast<bf16*>(args.y) + first, args.n, place.rows, columns, args.y_in_pieces,
+                           args.y_in_vectors});
       } else {
         f(ResultPart<float>{static_cast<float*>(args.y) + first, args.n, place.rows, columns, args.y_in_pieces});
       }

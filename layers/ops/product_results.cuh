@@ -2,9 +2,11 @@
 // some rows of a tile and pieces of columns in each (see the tiles); it reads all that a row needs before it writes.
 #pragma once
 
+#include "layers/ops/mma.cuh"
 #include "layers/tensor/gradient_sum.cuh"
 
 #include <cstdint>
+#include <type_traits>
 
 namespace switchyard::cuda {
 
@@ -16,6 +18,7 @@ struct ResultPart {
   std::int64_t stride;
   int rows, columns;
   bool in_pieces;
+  bool in_vectors = false;  // the same of 16 bytes: rows are aligned to them and end with whole ones
 };
 
 template <class T, int Width>
@@ -69,8 +72,45 @@ __device__ __forceinline__ void start_from(Tile& tile, const ResultPart<T>& y) {
   }
 }
 
+// Sums of tensor cores, of which a lane has two neighbours in each eight columns, as bf16: the four lanes of a row give
+// each other what is theirs, so that each stores eight columns at once and none of the memory's sectors is written in
+// parts.
+template <class Tile>
+__device__ __forceinline__ void store_vectors(Tile& tile, const ResultPart<bf16>& y) {
+  static_assert(Tile::width == 2 && Tile::pieces % 4 == 0);
+  const int lane = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int i = 0; i < Tile::rows; ++i) {
+    const int row = Tile::row(i);
+#pragma unroll
+    for (int first = 0; first < Tile::pieces; first += 4) {
+      std::uint32_t part[4];  // of piece first + p; then this lane's piece, first + lane, of lane p
+#pragma unroll
+      for (int p = 0; p < 4; ++p) part[p] = pack_bf16(tile.at(i, first + p, 0), tile.at(i, first + p, 1));
+#pragma unroll
+      for (int bit = 1; bit < 4; bit *= 2) {
+#pragma unroll
+        for (int p = 0; p < 4; ++p) {
+          if (p & bit) continue;
+          const bool upper = (lane & bit) != 0;
+          const std::uint32_t other = __shfl_xor_sync(whole_warp, upper ? part[p] : part[p + bit], bit);
+          part[p] = upper ? other : part[p];
+          part[p + bit] = upper ? part[p + bit] : other;
+        }
+      }
+      const int column = Tile::column(first) + lane * 6;  // where the lane's two of piece `first` are, and 8 - 2 a lane
+      if (row < y.rows && column < y.columns) {
+        *reinterpret_cast<uint4*>(y.first + y.stride * row + column) = make_uint4(part[0], part[1], part[2], part[3]);
+      }
+    }
+  }
+}
+
 template <class Tile, class T>
 __device__ __forceinline__ void store(Tile& tile, const ResultPart<T>& y) {
+  if constexpr (std::is_same_v<T, bf16> && Tile::width == 2) {
+    if (y.in_vectors) return store_vectors(tile, y);
+  }
 #pragma unroll
   for (int i = 0; i < Tile::rows; ++i) {
     const int row = Tile::row(i);
