@@ -44,6 +44,7 @@ void* large_block(std::int64_t bytes) {
 class CpuStream final : public Stream {
  public:
   void synchronize() override {}
+  void follow(Stream&) override {}
 };
 
 class CpuDevice final : public Device {

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 namespace switchyard {
 namespace cuda {
@@ -43,14 +44,23 @@ class Staging {
 
 class CudaStream final : public Stream {
  public:
-  CudaStream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
+  // A hurried one's kernels go before those of other streams that wait for a place on the device.
+  explicit CudaStream(bool hurried = false) {
+    int lowest = 0;
+    int highest = 0;
+    if (hurried) check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "cudaDeviceGetStreamPriorityRange");
+    check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest), "cudaStreamCreateWithPriority");
+    check(cudaEventCreateWithFlags(&given_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  }
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
   cudaStream_t get() const { return stream_; }
   void synchronize() override { wait_for(stream_); }
+  void follow(Stream& other) override;
 
  private:
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t given_ = nullptr;  // what this stream had been given when another one was told to follow it
 };
 
 class CudaGraph final : public WorkGraph {
@@ -71,11 +81,23 @@ class CudaGraph final : public WorkGraph {
   cudaGraphExec_t executable_ = nullptr;
 };
 
-cudaStream_t native(Stream& stream) {
-  auto* const ours = dynamic_cast<CudaStream*>(&stream);
-  require(ours != nullptr, "a CUDA device was given another device's stream");
-  return ours->get();
+CudaStream& as_cuda(Stream& stream) {
+  auto* const cuda = dynamic_cast<CudaStream*>(&stream);
+  require(cuda != nullptr, "a CUDA device was given another device's stream");
+  return *cuda;
 }
+cudaStream_t native(Stream& stream) {
+  return as_cuda(stream).get();
+}
+
+void CudaStream::follow(Stream& other) {
+  CudaStream& before = as_cuda(other);
+  check(cudaEventRecord(before.given_, before.stream_), "cudaEventRecord");
+  check(cudaStreamWaitEvent(stream_, before.given_, 0), "cudaStreamWaitEvent");
+}
+
+// What ops of this thread work on; null: the main stream. There is one device a process.
+thread_local CudaStream* other_stream = nullptr;
 
 class CudaDevice final : public Device {
  public:
@@ -114,7 +136,7 @@ class CudaDevice final : public Device {
   int index() const { return index_; }
   int multiprocessors() const { return multiprocessors_; }
   int compute_capability() const { return compute_capability_; }
-  cudaStream_t cuda_stream() const { return stream_.get(); }
+  cudaStream_t cuda_stream() const { return (other_stream == nullptr ? stream_ : *other_stream).get(); }
 
   void* allocate(Bytes bytes) override {
     require(bytes.value() >= 0, "asked for a memory block of {} bytes", bytes.value());
@@ -174,13 +196,14 @@ class CudaDevice final : public Device {
     refuse_in_capture("copy from the host");
     const DeviceWork work(*this, "copies from the host", {.bytes = static_cast<double>(bytes.value())});
     const std::lock_guard lock(staging_);
-    // Short lists have many slots, so that a host which gives them between kernels need not wait for the kernels.
-    const bool is_short = bytes.value() <= small;
-    for (std::int64_t begin = 0; begin < bytes.value(); begin += large) {
+    // Lists have many slots, so that a host which gives them between kernels need not wait for the kernels.
+    const bool is_list = bytes.value() <= 8 * small;
+    const std::int64_t each = is_list ? small : large;
+    for (std::int64_t begin = 0; begin < bytes.value(); begin += each) {
       Staging& slot =
-          is_short ? small_slots_[next_small_++ % small_slots_.size()] : slots_[next_slot_++ % slots_.size()];
+          is_list ? small_slots_[next_small_++ % small_slots_.size()] : slots_[next_slot_++ % slots_.size()];
       slot.wait();
-      const std::int64_t now = std::min(large, bytes.value() - begin);
+      const std::int64_t now = std::min(each, bytes.value() - begin);
       std::memcpy(slot.memory(), static_cast<const std::byte*>(host) + begin, usize(now));
       check(cudaMemcpyAsync(static_cast<std::byte*>(memory) + begin, slot.memory(), usize(now), cudaMemcpyHostToDevice,
                             native(stream)),
@@ -195,7 +218,8 @@ class CudaDevice final : public Device {
     check(cudaMemcpyAsync(to, from, usize(bytes.value()), cudaMemcpyDeviceToDevice, native(stream)), "cudaMemcpyAsync");
   }
 
-  Stream& stream() override { return stream_; }
+  Stream& stream() override { return other_stream == nullptr ? stream_ : *other_stream; }
+  Stream& exchange_stream() override { return exchange_stream_; }
 
   std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) override {
     const cudaStream_t stream = stream_.get();
@@ -219,7 +243,13 @@ class CudaDevice final : public Device {
     keeps_record_ = keep;
     if (keep && record_ == nullptr) record_ = std::make_unique<CudaWorkRecord>(stream_.get());
   }
-  WorkRecord* record() override { return keeps_record_ ? record_.get() : nullptr; }
+  WorkRecord* record() override { return keeps_record_ && other_stream == nullptr ? record_.get() : nullptr; }
+
+ protected:
+  Stream* work_on(Stream* stream) override {
+    CudaStream* const other = stream == nullptr || stream == &stream_ ? nullptr : &as_cuda(*stream);
+    return std::exchange(other_stream, other);
+  }
 
  private:
   void refuse_in_capture(const char* deed) const {
@@ -231,6 +261,7 @@ class CudaDevice final : public Device {
   int multiprocessors_ = 0;
   int compute_capability_ = 0;
   CudaStream stream_;
+  CudaStream exchange_stream_{true};
   bool captures_ = false;
   bool keeps_record_ = false;
   std::unique_ptr<CudaWorkRecord> record_;
@@ -270,6 +301,9 @@ void allow_shared_memory(const void* kernel, std::size_t bytes, const std::sourc
 
 cudaStream_t stream_of(const Device& device) {
   return cuda_device(device).cuda_stream();
+}
+cudaStream_t stream_of(const Device&, Stream& stream) {
+  return native(stream);
 }
 int multiprocessors(const Device& device) {
   return cuda_device(device).multiprocessors();

@@ -16,7 +16,8 @@ namespace switchyard::cuda {
 // Throws Error(Runtime) with CUDA's own words where a call did not succeed.
 void check(cudaError_t code, const char* call);
 
-cudaStream_t stream_of(const Device& device);  // its main stream
+cudaStream_t stream_of(const Device& device);  // see Device::stream()
+cudaStream_t stream_of(const Device& device, Stream& stream);  // one of the device's
 int multiprocessors(const Device& device);
 int compute_capability(const Device& device);  // 90 for 9.0
 

@@ -20,6 +20,8 @@ class Stream {
  public:
   virtual ~Stream() = default;
   virtual void synchronize() = 0;
+  // What it is given from now on comes after all that the other one has been given so far; the host does not wait.
+  virtual void follow(Stream& other) = 0;
 };
 
 class WorkRecord;
@@ -50,7 +52,10 @@ class Device {
   virtual void copy_to_host(void* host, const void* memory, Bytes bytes, Stream& stream) = 0;
   virtual void copy_from_host(void* memory, const void* host, Bytes bytes, Stream& stream) = 0;
   virtual void copy(void* to, const void* from, Bytes bytes, Stream& stream) = 0;  // both on this device
-  virtual Stream& stream() = 0;                                                    // the device's main stream
+  // What ops work on: the device's main stream, or in an OnStream that one.
+  virtual Stream& stream() = 0;
+  // What goes between devices, beside what the main stream computes. The CPU has one order for both.
+  virtual Stream& exchange_stream() { return stream(); }
 
   // From now on what the main stream does is recorded, or no longer. The record, or null where there is none (the CPU).
   virtual void keep_record(bool) {}
@@ -65,9 +70,28 @@ class Device {
   void* workspace(Bytes bytes);
   std::int64_t workspace_moves() const;  // how often it has grown, and so come to lie elsewhere
 
+ protected:
+  friend class OnStream;
+  // From now on ops of this thread work on that stream, null: the main one. Returns what was there before.
+  virtual Stream* work_on(Stream*) { return nullptr; }
+
  private:
   struct Workspace;
   std::shared_ptr<Workspace> workspace_;  // its type is not known here
+};
+
+// Within it, ops of this thread work on another stream than the main one: those that take no workspace, which is the
+// main stream's. What they do is in no record.
+class OnStream {
+ public:
+  OnStream(Device& device, Stream& stream) : device_(device), before_(device.work_on(&stream)) {}
+  ~OnStream() { device_.work_on(before_); }
+  OnStream(const OnStream&) = delete;
+  OnStream& operator=(const OnStream&) = delete;
+
+ private:
+  Device& device_;
+  Stream* before_;
 };
 
 Device& cpu_device();

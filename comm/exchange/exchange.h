@@ -8,6 +8,7 @@
 #pragma once
 
 #include "comm/exchange/plan.h"
+#include "comm/exchange/row_way.h"
 #include "comm/exchange/wire.h"
 #include "comm/group/group.h"
 
@@ -53,6 +54,11 @@ class Exchange {
   // Only what leaves the rank (hierarchical: the node) has the wire's format.
   virtual void combine_rows(const Plan& plan, std::size_t piece, const float* received, std::int64_t width, Wire wire,
                             const float* scalars, float* rows, float* slot_scalars) = 0;
+
+  // For rows that lie on devices, which the caller moves: their way. Slots and scalars go through dispatch and combine
+  // all the same, with rows of width 0 at null.
+  virtual DispatchWay dispatch_way(const PlanPiece& piece) const = 0;
+  virtual CombineWay combine_way(const PlanPiece& piece, bool singly) const = 0;
 
   virtual ExchangeTraffic take_traffic() = 0;
 };

@@ -46,6 +46,10 @@ class FlatExchange final : public Exchange {
                                      /*code_own=*/false, scalars, slot_scalars);
     add_up(p.send.row_copies_begin, p.send.row_copies, back, width, rows + p.row_begin * width);
   }
+  DispatchWay dispatch_way(const PlanPiece& piece) const override { return straight_dispatch(piece, group_.size()); }
+  CombineWay combine_way(const PlanPiece& piece, bool singly) const override {
+    return straight_combine(piece, group_.size(), singly);
+  }
   ExchangeTraffic take_traffic() override { return std::exchange(traffic_, {}); }
 
  private:

@@ -45,12 +45,12 @@ struct Route {
   std::vector<Contributions> sums;              // [ranks]: of the sources of other nodes whose entry this rank is
 };
 
-// The parts of a block's rows.
+// The parts of a block's rows; a single one of rows of no bytes.
 struct Parts {
   std::int64_t rows;
   std::int64_t each;
   Parts(std::int64_t all, std::int64_t row_bytes)
-      : rows(all), each(std::max<std::int64_t>(part_bytes / row_bytes, 1)) {}
+      : rows(all), each(std::max<std::int64_t>(row_bytes == 0 ? all : part_bytes / row_bytes, 1)) {}
   std::int64_t count() const { return (rows + each - 1) / each; }
   std::int64_t begin(std::int64_t part) const { return std::min(part * each, rows); }
   std::int64_t end(std::int64_t part) const { return std::min((part + 1) * each, rows); }
@@ -72,6 +72,8 @@ class HierarchicalExchange final : public Exchange {
                      const float* scalars, float* rows, float* slot_scalars) override;
   void combine_rows(const Plan& plan, std::size_t piece, const float* received, std::int64_t width, Wire wire,
                     const float* scalars, float* rows, float* slot_scalars) override;
+  DispatchWay dispatch_way(const PlanPiece& piece) const override;
+  CombineWay combine_way(const PlanPiece& piece, bool singly) const override;
   ExchangeTraffic take_traffic() override { return std::exchange(traffic_, {}); }
 
  private:
@@ -83,6 +85,7 @@ class HierarchicalExchange final : public Exchange {
   int named(Rank rank) const { return group_.transport().world_rank(rank); }
   bool is_near(Rank rank) const { return places_.node(rank) == places_.my_node(); }
   bool enters_here(Rank source) const { return !is_near(source) && places_.entry_place(source) == places_.my_place(); }
+  std::vector<Rank> sources_that_enter() const;  // of other nodes, ascending
   // The other nodes, each node beginning after itself.
   int other_node(int i) const { return (places_.my_node() + i) % places_.nodes(); }
   static std::int64_t count_of(const std::vector<std::int64_t>& begins, Rank rank) {

@@ -54,6 +54,9 @@ class ExchangeLane {
                             const float* scalars, float* rows, float* slot_scalars);
   Ticket post_combine_rows(const Plan& plan, std::size_t piece, const float* received, std::int64_t width, Pass pass,
                            const float* scalars, float* rows, float* slot_scalars);
+  // Of a piece that has arrived; see Exchange.
+  DispatchWay dispatch_way(const PlanPiece& piece) const { return exchange_->dispatch_way(piece); }
+  CombineWay combine_way(const PlanPiece& piece, bool singly) const { return exchange_->combine_way(piece, singly); }
   // Until that work has been done; throws what it threw.
   void wait(Ticket ticket);
   void wait_for_all() { wait(thread_.posted()); }

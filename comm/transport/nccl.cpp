@@ -70,6 +70,7 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
  public:
   NcclTransport(Transport& bootstrap, Device& device)
       : device_(device),
+        stream_(cuda::stream_of(device, device.exchange_stream())),
         rank_(bootstrap.rank()),
         ranks_(bootstrap.size()),
         exceptions_(std::uncaught_exceptions()),
@@ -89,6 +90,7 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
       give_up();
       throw;
     }
+    cuda::check(cudaEventCreateWithFlags(&made_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     begin_watch(*this);
   }
 
@@ -100,17 +102,23 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
       cudaEventDestroy(exchange.begun);
       cudaEventDestroy(exchange.ended);
     }
+    cudaEventDestroy(made_);
     if (std::uncaught_exceptions() > exceptions_ || !finalize()) give_up();
   }
 
   const char* name() const override { return "nccl"; }
 
-  void exchange(std::span<const SendPart> sends, std::span<const ReceivePart> receives) override {
-    const cudaStream_t stream = cuda::stream_of(device_);
+  Ticket post(std::span<const SendPart> sends, std::span<const ReceivePart> receives,
+              std::function<void()> first) override {
     forget_ended();
     InFlight now = take_events();
+    now.number = ++posted_;
     now.bytes = 0;
-    cuda::check(cudaEventRecord(now.begun, stream), "cudaEventRecord");
+    cuda::check(cudaEventRecord(made_, cuda::stream_of(device_)), "cudaEventRecord");
+    cuda::check(cudaStreamWaitEvent(stream_, made_, 0), "cudaStreamWaitEvent");
+    const OnStream scope(device_, device_.exchange_stream());
+    if (first) first();
+    cuda::check(cudaEventRecord(now.begun, stream_), "cudaEventRecord");
     locked([&] {
       check_nccl(nccl().groupStart(), "ncclGroupStart");
       std::size_t own = 0;
@@ -121,25 +129,36 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
           continue;
         }
         now.bytes += part.size.value();
-        check_nccl(nccl().send(part.data, usize(part.size.value()), ncclUint8, part.to.value(), communicator_, stream),
+        check_nccl(nccl().send(part.data, usize(part.size.value()), ncclUint8, part.to.value(), communicator_, stream_),
                    "ncclSend");
       }
       for (const ReceivePart& part : receives) {
         if (part.size.value() == 0 || part.from == rank_) continue;
         check_nccl(
-            nccl().recv(part.data, usize(part.size.value()), ncclUint8, part.from.value(), communicator_, stream),
+            nccl().recv(part.data, usize(part.size.value()), ncclUint8, part.from.value(), communicator_, stream_),
             "ncclRecv");
       }
       check_nccl(nccl().groupEnd(), "ncclGroupEnd");
     });
     settle("ncclGroupEnd");
-    cuda::check(cudaEventRecord(now.ended, stream), "cudaEventRecord");
+    cuda::check(cudaEventRecord(now.ended, stream_), "cudaEventRecord");
     in_flight_.push_back(now);
+    return posted_;
+  }
+
+  void wait(Ticket ticket) override {
+    for (const InFlight& exchange : in_flight_) {
+      if (exchange.number != ticket) continue;
+      cuda::check(cudaStreamWaitEvent(cuda::stream_of(device_), exchange.ended, 0), "cudaStreamWaitEvent");
+      return;
+    }
+    require(ticket > 0 && ticket <= posted_, "exchange {} of {} is waited for", ticket, posted_);  // it has ended
   }
 
  private:
   // An exchange that the stream has not come to the end of, as far as is known.
   struct InFlight {
+    Ticket number = 0;
     cudaEvent_t begun = nullptr;
     cudaEvent_t ended = nullptr;
     std::int64_t bytes = 0;  // that this rank sends
@@ -231,12 +250,15 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
   }
 
   Device& device_;
+  cudaStream_t stream_;
   Rank rank_;
   int ranks_;
   int exceptions_;
   std::mutex mutex_;  // of the next two, and of calls to NCCL
   ncclComm_t communicator_ = nullptr;
   bool given_up_ = false;
+  cudaEvent_t made_ = nullptr;  // what the main stream had been given when the last exchange was posted
+  Ticket posted_ = 0;
   std::deque<InFlight> in_flight_;
   std::vector<InFlight> spare_;
   std::optional<Waiting> waiting_;

@@ -3,6 +3,7 @@
 #include "comm/device/host_view.h"
 #include "comm/group/environment.h"
 #include "layers/moe/balance.h"
+#include "layers/ops/rows.h"
 
 namespace switchyard {
 namespace {
@@ -171,7 +172,7 @@ void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Sav
     experts_.forward(rows[p].received, plan.pieces[p], arena, saved.experts);
     const Tensor slot_rows = received_slots(plan.pieces[p], x, scratch);
     experts_.weigh(p, saved.experts, slot_rows);
-    lane.post_combine(plan, p, slot_rows, saved.experts.pieces[p].first_slot, Pass::Forward, {}, y, nullptr);
+    lane.post_combine(plan, p, slot_rows, saved.experts.pieces[p].first_slot, Pass::Forward, {}, y, {});
   }
   set_progress(progress_step(), "exchange");
   lane.wait_for_all();
@@ -193,7 +194,7 @@ void MoeLayer::forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Ten
     experts_.forward(received, piece, scratch, forgotten);
     experts_.weigh(0, forgotten, slot_rows);
     set_progress(progress_step(), "exchange");
-    lane.post_combine(saved.plan, p, slot_rows, forgotten.pieces.front().first_slot, Pass::Forward, {}, y, nullptr);
+    lane.post_combine(saved.plan, p, slot_rows, forgotten.pieces.front().first_slot, Pass::Forward, {}, y, {});
     lane.wait_for_all();
   }
   set_progress(progress_step(), "forward");
@@ -234,26 +235,29 @@ void MoeLayer::backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor d
   const RouterSettings& settings = router_.settings();
   const std::int64_t tokens = dy.dim(0);
   const ArenaScope scope(scratch);
-  std::vector<float> dslot_weight(saved.assignment.kept.size());
+  const Tensor dslot_weight = allocate(scratch, {isize(saved.assignment.kept.size())});
   const ExchangeLane::Guard guard(*lane_);
   if (saved.plan.in_rounds) {
-    backward_rounds(dy, scratch, saved, dx, dslot_weight.data());
+    backward_rounds(dy, scratch, saved, dx, dslot_weight);
     if (shared_) add_in_place(backward_shared(dy, scratch, saved), dx);
   } else {
-    backward_pieces(dy, scratch, saved, dx, dslot_weight.data());
+    backward_pieces(dy, scratch, saved, dx, dslot_weight);
   }
 
-  std::vector<float> dweights(usize(tokens * settings.top_k), 0.0F);
-  for (std::size_t i = 0; i < dslot_weight.size(); ++i) {
-    const AssignedSlot& slot = saved.assignment.kept[i];
-    dweights[usize(slot.token * settings.top_k + slot.choice)] = dslot_weight[i];
+  // A slot's gradient goes to its place among all that the router chose; dropped ones have none.
+  std::vector<std::int32_t> choice;
+  choice.reserve(saved.assignment.kept.size());
+  for (const AssignedSlot& slot : saved.assignment.kept) {
+    choice.push_back(static_cast<std::int32_t>(slot.token * settings.top_k + slot.choice));
   }
-  const Tensor there = upload(scratch, std::span<const float>(dweights)).reshaped({tokens, settings.top_k});
+  const Tensor dweights = allocate_zero(scratch, {tokens, settings.top_k});
+  scatter_rows(dslot_weight.reshaped({dslot_weight.size(), 1}), upload(scratch, std::span<const std::int32_t>(choice)),
+               dweights.reshaped({dweights.size(), 1}));
   const Tensor dprobabilities = router_.balance_gradient(saved.router, saved.assignment.chosen, scratch);
-  router_.backward(there, dprobabilities, saved.x, saved.router, scratch, dx);
+  router_.backward(dweights, dprobabilities, saved.x, saved.router, scratch, dx);
 }
 
-void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
+void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight) {
   RowLane lane(*lane_, device_, numerics_, scratch);
   Plan& plan = saved.plan;
   set_progress(progress_step(), "exchange (backward)");
@@ -282,7 +286,7 @@ void MoeLayer::backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, T
   if (shared_) add_in_place(shared_dx, dx);
 }
 
-void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight) {
+void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight) {
   Experts::Carry carry(experts_, scratch);
   for (std::size_t p = 0; p < saved.plan.pieces.size(); ++p) {
     const ArenaScope round(scratch);

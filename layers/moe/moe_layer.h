@@ -79,8 +79,8 @@ class MoeLayer {
  private:
   void forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   void forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y);
-  void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
-  void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, float* dslot_weight);
+  void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight);
+  void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight);
   bool goes_alone(const Tensor& x, double capacity_factor) const;
   void forward_alone(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   void backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);

@@ -80,6 +80,23 @@ Tensor upload(Arena& arena, std::span<const float> values) {
   return upload_values(arena, values);
 }
 
+std::vector<Tensor> upload(Arena& arena, std::initializer_list<std::span<const std::int32_t>> lists) {
+  constexpr std::int64_t aligned = 16;  // elements: a list begins as arrays do
+  std::vector<std::int32_t> together;
+  std::vector<std::int64_t> begins;
+  for (const std::span<const std::int32_t>& list : lists) {
+    begins.push_back(isize(together.size()));
+    together.insert(together.end(), list.begin(), list.end());
+    together.resize((together.size() + aligned - 1) / aligned * aligned);
+  }
+  const Tensor all = upload(arena, std::span<const std::int32_t>(together));
+  std::vector<Tensor> tensors;
+  for (const std::span<const std::int32_t>& list : lists) {
+    tensors.push_back(all.slice(begins[tensors.size()], isize(list.size())));
+  }
+  return tensors;
+}
+
 void check_shape(const char* op, const char* name, const Tensor& tensor, const Shape& wanted) {
   require(tensor.defined(), "{}: {} is undefined, wanted {}", op, name, wanted.to_string());
   require(tensor.shape() == wanted, "{}: {} is {}, wanted {}", op, name, tensor.shape().to_string(),

@@ -13,6 +13,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace switchyard {
 
@@ -80,6 +81,8 @@ double bytes_of(const Tensors&... tensors) {
 // A copy of what the host has.
 Tensor upload(Arena& arena, std::span<const std::int32_t> values);
 Tensor upload(Arena& arena, std::span<const float> values);
+// Of several lists, which go together: a copy costs the host more than what it carries.
+std::vector<Tensor> upload(Arena& arena, std::initializer_list<std::span<const std::int32_t>> lists);
 
 // Throws Error(Runtime) "op: name is [..], wanted [..]".
 void check_shape(const char* op, const char* name, const Tensor& tensor, const Shape& wanted);

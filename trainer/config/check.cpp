@@ -186,9 +186,6 @@ void check_device(const Config& config, const KeyPlaces& places, std::vector<Con
     }
   }
   if (on_cpu) return;
-  if (check.sound({"parallel.exchange"}) && config.parallel.exchange == "hierarchical") {
-    check.tell("parallel.exchange = \"hierarchical\" is for ranks on CPUs; rows go straight from GPU to GPU: \"flat\"");
-  }
   if (check.sound({"exchange.wire"}) && config.exchange.wire == "int8") {
     check.tell("exchange.wire = \"int8\" is for ranks on CPUs; between GPUs rows travel as \"fp32\" or \"bf16\"");
   }

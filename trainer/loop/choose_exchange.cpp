@@ -25,7 +25,8 @@ LaneSettings settings_of(const Config& config) {
                    .combine_backward = parse_wire(exchange.of(exchange.combine_backward))};
   settings.plan.chunks = static_cast<int>(exchange.chunks);
   settings.plan.max_received_rows = config.moe.max_received_rows;
-  settings.overlap = exchange.chunks > 1 || config.moe.shared_experts > 0;
+  // Beside a GPU there is nothing for a thread to do: rows go on a stream of their own.
+  settings.overlap = config.device == "cpu" && (exchange.chunks > 1 || config.moe.shared_experts > 0);
   return settings;
 }
 
@@ -33,6 +34,12 @@ LaneSettings settings_of(const Config& config) {
 std::int64_t shared_bytes(const Config& config) {
   const std::int64_t tokens = config.train.micro_batch * config.model.seq_len;
   return 2 * tokens * config.moe.top_k * config.model.d_model * size_of(DType::F32);
+}
+
+// Between GPUs the nodes decide: where a row may be wanted twice on another node, it goes there once.
+bool crosses_twice(const std::vector<Node>& node_of) {
+  const std::set<Node> nodes(node_of.begin(), node_of.end());
+  return nodes.size() > 1 && nodes.size() < node_of.size();
 }
 
 // Has this host so much to share for all its ranks? Linux keeps shared memory in /dev/shm; a container's is often 64
@@ -107,7 +114,14 @@ ChosenExchange choose_exchange(const Group& world, const Group& group, const std
   };
   const std::string& wanted = config.parallel.exchange;
   if (wanted == "flat") return {lane_of(make_flat_exchange(group, node_of)), ""};
-  if (config.device != "cpu") return {lane_of(make_flat_exchange(group, node_of)), "rows go straight from GPU to GPU"};
+  if (wanted == "auto" && config.device != "cpu") {
+    const bool crosses = config.moe.every > 0 && world.any(crosses_twice(node_of));
+    if (!crosses) return {lane_of(make_flat_exchange(group, node_of)), "rows go straight from GPU to GPU"};
+    if (auto exchange = make_hierarchical_exchange(group, node_of); !world.any(exchange == nullptr)) {
+      return {lane_of(std::move(exchange)), "rows cross to a node once"};
+    }
+    return {lane_of(make_flat_exchange(group, node_of)), "the ranks of a node share no memory"};
+  }
   if (wanted == "auto") {
     const Node here = node_of[usize(group.rank().value())];
     const bool room = has_room_to_share(config, std::count(node_of.begin(), node_of.end(), here));

@@ -15,7 +15,8 @@ struct ChosenExchange {
   std::string why;  // for the banner; empty where the config said it
 };
 // Collective over world, of which `group` is this rank's expert group; all groups get the same kind. With auto, both
-// kinds carry random rows of the run's sizes, in turn, and the slowest rank's best time counts. node_of: [group ranks].
+// kinds carry random rows of the run's sizes, in turn, and the slowest rank's best time counts; between GPUs the nodes
+// decide. node_of: [group ranks].
 // Throws Error(Usage) where hierarchical is asked for and the ranks of a node share no memory.
 ChosenExchange choose_exchange(const Group& world, const Group& group, const std::vector<Node>& node_of,
                                const Config& config);

@@ -4,8 +4,9 @@
 // A launch runs one block after the other; the threads of a block are fibers that run until they synchronise. Some
 // launches take their threads forward, others backward, so that a missing barrier shows. Device memory cannot be
 // touched outside kernels and copies (unless CUDA_EMULATION_OPEN is set), lies between guard pages and begins as 0xff.
-// Streams work at once, or, where CUDA_EMULATION_LAZY is set, as late as they may. Not seen: what static __shared__
-// arrays hold before they are written (they are not poisoned), and whether warps would run at the same time.
+// The main stream works at once, or, where CUDA_EMULATION_LAZY is set, as late as it may, as all other streams do. Not
+// seen: what static __shared__ arrays hold before they are written (they are not poisoned), and whether warps would run
+// at the same time.
 #pragma once
 
 #include <array>

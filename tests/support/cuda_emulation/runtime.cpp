@@ -1,5 +1,7 @@
-// The runtime's calls. Work on a stream is done at once; with CUDA_EMULATION_LAZY in the environment it waits until
-// something synchronises with it, so that a missing synchronisation shows.
+// The runtime's calls. Work on the null stream and on the first one that is made (a device's main stream) is done at
+// once. On any other it waits until something synchronises with it, so that a missing synchronisation shows: what has
+// not been waited for has not been done, and memory that it reads may be used for something else before it does. With
+// CUDA_EMULATION_LAZY in the environment that goes for all streams.
 #include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/cuda_emulation/streams.h"
 
@@ -22,6 +24,7 @@ struct CUstream_st {
   std::deque<std::function<void()>> work;
   std::int64_t given = 0, done = 0;
   CUgraph_st* capture = nullptr;  // what is given goes there
+  bool lazy = false;
 };
 struct CUgraph_st {
   std::vector<std::function<void()>> work;
@@ -52,12 +55,14 @@ struct Runtime {
   cudaError_t last = cudaSuccess;
   CUstream_st default_stream;
   std::set<CUstream_st*> streams{&default_stream};
+  bool has_main = false;  // a stream has been made
   std::map<void*, std::size_t> pinned;
 };
 Runtime& runtime() {
   static Runtime& only = []() -> Runtime& {
     auto& made = *new Runtime;
     made.lazy = std::getenv("CUDA_EMULATION_LAZY") != nullptr;
+    made.default_stream.lazy = made.lazy;
     return made;
   }();
   return only;
@@ -151,7 +156,7 @@ void on_stream(cudaStream_t stream, std::function<void()> work) {
   }
   s.work.push_back(std::move(work));
   ++s.given;
-  if (!runtime().lazy) work_off(s);
+  if (!s.lazy) work_off(s);
 }
 
 }  // namespace cuda_emulation
@@ -288,6 +293,13 @@ cudaError_t cudaMemsetAsync(void* memory, int byte, std::size_t bytes, cudaStrea
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const Lock lock(runtime().mutex);
   *stream = *runtime().streams.insert(new CUstream_st).first;
+  (*stream)->lazy = runtime().lazy || runtime().has_main;
+  runtime().has_main = true;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* lowest, int* highest) {
+  *lowest = 0;
+  *highest = -5;
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
