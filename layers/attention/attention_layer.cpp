@@ -23,8 +23,7 @@ void AttentionLayer::forward(const Tensor& x, std::int64_t sequences, const Tens
   q_.forward(x, saved.q);
   k_.forward(x, saved.k);
   v_.forward(x, saved.v);
-  rope(rope_table, head_dim_, saved.q);
-  rope(rope_table, head_dim_, saved.k);
+  rope(rope_table, head_dim_, saved.q, saved.k);
   saved.out = allocate(arena, saved.q.shape(), x.dtype());
   saved.log_sum_exp = allocate(arena, {sequences * heads_, shape_here.positions});
   attention(shape_here, saved.q, saved.k, saved.v, scratch, saved.out, saved.log_sum_exp, by_);
@@ -41,8 +40,7 @@ void AttentionLayer::backward(const Tensor& dy, std::int64_t sequences, const Te
   Tensor dv = allocate(scratch, saved.v.shape(), dy.dtype());
   attention_backward(shape(sequences, dy.dim(0)), dout, saved.q, saved.k, saved.v, saved.out, saved.log_sum_exp,
                      scratch, dq, dk, dv, by_);
-  rope_backward(rope_table, head_dim_, dq);
-  rope_backward(rope_table, head_dim_, dk);
+  rope_backward(rope_table, head_dim_, dq, dk);
   q_.backward(dq, saved.x, dx, /*add_to_dx=*/false);
   k_.backward(dk, saved.x, dx, /*add_to_dx=*/true);
   v_.backward(dv, saved.x, dx, /*add_to_dx=*/true);
@@ -54,10 +52,9 @@ void AttentionLayer::decode(const Tensor& x, std::int64_t past, const Tensor& ro
   const std::int64_t rows = x.dim(0);
   Tensor q = allocate(scratch, {rows, heads_ * head_dim_}, x.dtype());
   q_.forward(x, q);
-  rope(rope_table, head_dim_, q);
   Tensor k = cache.keys.slice(past, rows);
   k_.forward(x, k);
-  rope(rope_table, head_dim_, k);
+  rope(rope_table, head_dim_, q, k);
   v_.forward(x, cache.values.slice(past, rows));
   Tensor out = allocate(scratch, q.shape(), q.dtype());
   attention_decode(shape(1, past + rows), q, cache.keys, cache.values, past + rows, out);

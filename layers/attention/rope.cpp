@@ -11,26 +11,32 @@
 namespace switchyard {
 namespace {
 
-void turn(const char* op, const Tensor& table, std::int64_t head_dim, bool back, const Tensor& x) {
-  require(head_dim > 0 && head_dim % 2 == 0, "{}: a head width of {} has no halves", op, head_dim);
+void check_heads(const char* op, const char* name, const Tensor& x, std::int64_t head_dim) {
   require(x.defined() && x.shape().rank() == 2 && x.cols() % head_dim == 0,
-          "{}: x is {}, wanted a matrix of whole heads of width {}", op, x.shape().to_string(), head_dim);
-  require(table.defined() && table.shape().rank() == 2 && (table.rows() > 0 || x.rows() == 0),
+          "{}: {} is {}, wanted a matrix of whole heads of width {}", op, name, x.shape().to_string(), head_dim);
+}
+
+void turn(const char* op, const Tensor& table, std::int64_t head_dim, bool back, const Tensor& q, const Tensor& k) {
+  require(head_dim > 0 && head_dim % 2 == 0, "{}: a head width of {} has no halves", op, head_dim);
+  check_heads(op, "q", q, head_dim);
+  check_heads(op, "k", k, head_dim);
+  require(table.defined() && table.shape().rank() == 2 && (table.rows() > 0 || q.rows() == 0),
           "{}: the table is {}, wanted a row a position", op, table.shape().to_string());
-  check_tensor(op, "table", table, {table.dim(0), head_dim}, x.device());
-  float_type(op, "x", x);
-  if (!on_cpu(x)) {
-    const DeviceWork work(x.device(), op, {.bytes = bytes_of(x, x)});
-    return cuda::rope(table, head_dim, back, x);
+  check_tensor(op, "table", table, {table.dim(0), head_dim}, q.device());
+  check_tensor(op, "k", k, {q.dim(0), k.dim(1)}, q.device(), float_type(op, "q", q));
+  if (!on_cpu(q)) {
+    const DeviceWork work(q.device(), op, {.bytes = bytes_of(q, q, k, k)});
+    return cuda::rope(table, head_dim, back, q, k);
   }
 
-  const std::int64_t rows = x.rows();
+  const std::int64_t rows = q.rows();
   const std::int64_t positions = table.rows();
   const float* angles = table.f32();
-  float* values = x.f32();
 #pragma omp parallel for schedule(static) if (rows > 16)
   for (std::int64_t t = 0; t < rows; ++t) {
-    cpu::rope_row(angles + t % positions * head_dim, head_dim, x.cols() / head_dim, back, values + t * x.cols());
+    for (const Tensor* const x : {&q, &k}) {
+      cpu::rope_row(angles + t % positions * head_dim, head_dim, x->cols() / head_dim, back, x->f32() + t * x->cols());
+    }
   }
 }
 
@@ -55,12 +61,12 @@ void rope_table(std::int64_t first, std::int64_t count, double theta, Tensor tab
   angles.give_back();
 }
 
-void rope(const Tensor& table, std::int64_t head_dim, Tensor x) {
-  turn("rope", table, head_dim, false, x);
+void rope(const Tensor& table, std::int64_t head_dim, Tensor q, Tensor k) {
+  turn("rope", table, head_dim, false, q, k);
 }
 
-void rope_backward(const Tensor& table, std::int64_t head_dim, Tensor dx) {
-  turn("rope_backward", table, head_dim, true, dx);
+void rope_backward(const Tensor& table, std::int64_t head_dim, Tensor dq, Tensor dk) {
+  turn("rope_backward", table, head_dim, true, dq, dk);
 }
 
 }  // namespace switchyard

@@ -10,8 +10,10 @@ namespace switchyard {
 // Angles are computed in double.
 void rope_table(std::int64_t first, std::int64_t count, double theta, Tensor table);
 
-// In place; x: [T, heads * head_dim], where row t has position t mod positions (positions = table.rows()).
-void rope(const Tensor& table, std::int64_t head_dim, Tensor x);
-void rope_backward(const Tensor& table, std::int64_t head_dim, Tensor dx);  // turns back, in place
+// In place, queries and keys in one pass: row t of both has position t mod positions (positions = table.rows()).
+// q: [T, heads * head_dim], k: [T, kv_heads * head_dim]. There is no pass that splits them (and values) out of one
+// matrix: the products write each into a tensor of its own, and values move no more.
+void rope(const Tensor& table, std::int64_t head_dim, Tensor q, Tensor k);
+void rope_backward(const Tensor& table, std::int64_t head_dim, Tensor dq, Tensor dk);  // turns back, in place
 
 }  // namespace switchyard

@@ -25,10 +25,9 @@ void Experts::forward_hidden_alone(Arena& hidden, Alone& saved) {
 void Experts::backward_alone(const Tensor& dy, Arena& scratch, Alone& saved, Tensor dx, Tensor dweights) {
   const ArenaScope scope(scratch);
   Tensor dweight = allocate(scratch, saved.slots.weight.shape());
-  dot_rows(dy, saved.slots.token, saved.output, dweight);
-  unsort(dweight, saved.slots, dweights);
   // The output is used up: its memory takes the gradient.
-  gather_rows_scaled(dy, saved.slots.token, saved.slots.weight, saved.output);
+  combine_slots_backward(dy, saved.slots, saved.output, dweight);
+  unsort(dweight, saved.slots, dweights);
   Tensor dinput = allocate(scratch, saved.input.shape(), saved.input.dtype());
   feed_forward_.backward_input(saved.output, saved.slots.begin, scratch, saved.feed_forward, dinput,
                                /*add_to_dx=*/false);

@@ -84,7 +84,8 @@ MoeReport MoeLayer::report(const Saved& saved) const {
   return report;
 }
 
-void MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+void MoeLayer::forward(const Tensor& x, const Tensor& residual, double capacity_factor, Arena& arena, Arena& scratch,
+                       Saved& saved, Tensor y) {
   const RouterSettings& settings = router_.settings();
   const std::int64_t tokens = x.dim(0);
   saved.x = x;
@@ -92,7 +93,7 @@ void MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Ar
   router_.forward(x, arena, scratch, saved.router);
   router_.sum(saved.router);
   saved.alone = goes_alone(x, capacity_factor);
-  if (saved.alone) return forward_alone(x, arena, scratch, saved, y);
+  if (saved.alone) return forward_alone(x, residual, arena, scratch, saved, y);
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
   if (!pairs_.empty()) add_pairs(saved.assignment, settings.experts, pairs_);
@@ -118,9 +119,11 @@ void MoeLayer::forward(const Tensor& x, double capacity_factor, Arena& arena, Ar
   } else {
     forward_pieces(x, arena, scratch, saved, y);
   }
+  if (residual.defined()) add_in_place(residual, y);
 }
 
-void MoeLayer::forward_alone(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+void MoeLayer::forward_alone(const Tensor& x, const Tensor& residual, Arena& arena, Arena& scratch, Saved& saved,
+                             Tensor y) {
   const ArenaScope scope(scratch);
   Arena& hidden = keep_hidden_ ? arena : scratch;
   if (!saved.expert_begin.defined()) {  // nobody will ask
@@ -129,12 +132,13 @@ void MoeLayer::forward_alone(const Tensor& x, Arena& arena, Arena& scratch, Save
   set_progress(progress_step(), "experts");
   experts_.forward_alone(x, saved.router.experts, saved.router.weights, saved.expert_begin, arena, hidden,
                          saved.experts_alone);
-  combine_slots(saved.experts_alone.output, saved.experts_alone.slots, y);
+  combine_slots(saved.experts_alone.output, saved.experts_alone.slots, shared_ ? Tensor() : residual, y);
   set_progress(progress_step(), "forward");
   if (!shared_) return;
   Tensor shared_y = allocate(scratch, y.shape(), y.dtype());
   shared_->forward(x, hidden, saved.shared, shared_y);
   add_in_place(shared_y, y);
+  if (residual.defined()) add_in_place(residual, y);
 }
 
 void MoeLayer::backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx) {

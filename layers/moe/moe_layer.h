@@ -65,8 +65,10 @@ class MoeLayer {
 
   // Before forward(), where report() will be asked for: what that needs comes from an arena that is kept until then.
   void make_room_for_report(Arena& kept, Saved& saved) const;
-  // capacity_factor: see expert_capacity(). x, y: [T, D].
-  void forward(const Tensor& x, double capacity_factor, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  // y = what the experts make of x, plus the residual where one is given: a pass less than to add it afterwards.
+  // capacity_factor: see expert_capacity(). x, residual (or undefined), y: [T, D].
+  void forward(const Tensor& x, const Tensor& residual, double capacity_factor, Arena& arena, Arena& scratch,
+               Saved& saved, Tensor y);
   // After forward(), before backward(). On a CUDA device the host waits here for what it has launched so far, and not
   // before, where it need not know where slots go.
   MoeReport report(const Saved& saved) const;
@@ -82,7 +84,7 @@ class MoeLayer {
   void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight);
   void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight);
   bool goes_alone(const Tensor& x, double capacity_factor) const;
-  void forward_alone(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  void forward_alone(const Tensor& x, const Tensor& residual, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   void backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);
   Tensor backward_shared(const Tensor& dy, Arena& scratch, Saved& saved);  // [T, D], the gradient of their input
 

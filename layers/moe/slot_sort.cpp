@@ -55,11 +55,22 @@ void sort_slots(const Tensor& experts, const Tensor& weights, const SortedSlots&
   cuda::sort_slots(experts, weights, sorted);
 }
 
-void combine_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y) {
+void combine_slots(const Tensor& rows, const SortedSlots& sorted, const Tensor& residual, Tensor y) {
   const char* op = "combine_slots";
   check_rows(op, rows, sorted, y);
-  const DeviceWork work(y.device(), op, {.bytes = bytes_of(rows, sorted.lists, y)});
-  cuda::combine_slots(rows, sorted, y);
+  const bool adds = residual.defined();
+  if (adds) check_tensor(op, "residual", residual, y.shape(), y.device(), y.dtype());
+  const DeviceWork work(y.device(), op, {.bytes = bytes_of(rows, sorted.lists, y) + (adds ? bytes_of(residual) : 0)});
+  cuda::combine_slots(rows, sorted, residual, y);
+}
+
+void combine_slots_backward(const Tensor& dy, const SortedSlots& sorted, Tensor rows, Tensor dweight) {
+  const char* op = "combine_slots_backward";
+  check_rows(op, rows, sorted, dy);
+  check_tensor(op, "dweight", dweight, sorted.weight.shape(), dy.device());
+  const DeviceWork work(dy.device(), op,
+                        {.bytes = bytes_of(rows, rows, rows, dweight)});  // a row of dy for each of rows
+  cuda::combine_slots_backward(dy, sorted, rows, dweight);
 }
 
 void sum_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y) {

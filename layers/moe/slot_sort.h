@@ -22,9 +22,13 @@ SortedSlots allocate_sorted_slots(std::int64_t tokens, std::int64_t top_k, const
 void sort_slots(const Tensor& experts, const Tensor& weights, const SortedSlots& sorted);
 
 // y[t] = the sum of weight[i] rows[i] over the places i in lists[t], in that order; each product is rounded as rows
-// are, so that it makes no difference whether it has travelled.  rows: [S, D], y: [T, D]
-void combine_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y);
-// The same without weights.
+// are, so that it makes no difference whether it has travelled. Where a residual is given, the rounded sum is added to
+// it, as by add_in_place().  rows: [S, D], residual (or undefined), y: [T, D]
+void combine_slots(const Tensor& rows, const SortedSlots& sorted, const Tensor& residual, Tensor y);
+// dweight[i] = dot(dy[t], rows[i]) for the token t of each sorted slot, and rows[i] becomes weight[i] dy[t].
+// dy: [T, D], rows: [S, D], dweight: [S]
+void combine_slots_backward(const Tensor& dy, const SortedSlots& sorted, Tensor rows, Tensor dweight);
+// y[t] = the sum of rows[i] over lists[t].
 void sum_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y);
 // A number of each sorted slot goes back to the router's order.  values: [S], y: [T, K]
 void unsort(const Tensor& values, const SortedSlots& sorted, Tensor y);

@@ -104,10 +104,11 @@ __global__ void __launch_bounds__(threads) list_kernel(const std::int32_t* __res
   }
 }
 
+// residual: null for none.
 template <bool Weighted, class T, int N>
 __global__ void __launch_bounds__(row_block_threads)
     combine_kernel(const T* __restrict__ rows, const float* __restrict__ weight, const std::int32_t* __restrict__ lists,
-                   std::int64_t tokens, int top_k, int width, T* __restrict__ y) {
+                   const T* __restrict__ residual, std::int64_t tokens, int top_k, int width, T* __restrict__ y) {
   const RowThread me = row_thread<N>();
   if (me.row >= tokens) return;
   const std::int32_t* const list = lists + me.row * top_k;
@@ -129,21 +130,61 @@ __global__ void __launch_bounds__(row_block_threads)
     Vector<T, N> out;
 #pragma unroll
     for (int e = 0; e < N; ++e) out.at[e] = from_float<T>(sum[e]);
+    if (residual != nullptr) {
+      const auto stream = Vector<T, N>::load(residual + me.row * width + i);
+#pragma unroll
+      for (int e = 0; e < N; ++e) out.at[e] = from_float<T>(to_float(out.at[e]) + to_float(stream.at[e]));
+    }
     out.store(y + me.row * width + i);
   }
 }
 
 template <bool Weighted>
-void combine(const Tensor& rows, const SortedSlots& sorted, const Tensor& y) {
+void combine(const Tensor& rows, const SortedSlots& sorted, const Tensor& residual, const Tensor& y) {
   with_float_type(y.dtype(), [&]<class T>() {
     const auto* const from = static_cast<const T*>(rows.raw());
     auto* const to = static_cast<T*>(y.raw());
-    const bool whole = in_vectors(from, y.cols()) && in_vectors(to, y.cols());
+    const auto* const stream = static_cast<const T*>(residual.raw());  // null where it is undefined
+    const bool whole = in_vectors(from, y.cols()) && in_vectors(to, y.cols()) && in_vectors(stream, y.cols());
     const auto kernel = whole ? combine_kernel<Weighted, T, vector_size<T>> : combine_kernel<Weighted, T, 1>;
     const dim3 block = row_block(y.cols(), whole ? vector_size<T> : 1);
     launch(stream_of(y.device()), kernel, row_blocks(y.rows(), block), block, 0, from, sorted.weight.f32(),
-           sorted.lists.i32(), y.rows(), static_cast<int>(sorted.lists.dim(1)), static_cast<int>(y.cols()), to);
+           sorted.lists.i32(), stream, y.rows(), static_cast<int>(sorted.lists.dim(1)), static_cast<int>(y.cols()), to);
   });
+}
+
+// A warp a slot. Each lane has read what it writes over.
+template <class T, int N>
+__global__ void __launch_bounds__(row_block_threads)
+    combine_backward_kernel(const T* __restrict__ dy, const std::int32_t* __restrict__ token,
+                            const float* __restrict__ weight, std::int64_t slots, std::int64_t tokens, int width,
+                            T* __restrict__ rows, float* __restrict__ dweight) {
+  const std::int64_t slot = std::int64_t{blockIdx.x} * (row_block_threads / warp_size) + threadIdx.x / warp_size;
+  if (slot >= slots) return;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const std::int32_t named = token[slot];
+  const bool known = named >= 0 && named < tokens;
+  float sum = known ? 0.0F : nanf("");
+  if (known) {
+    const float factor = weight[slot];
+    const T* const from = dy + std::int64_t{named} * width;
+    T* const row = rows + slot * width;
+#pragma unroll 4
+    for (int i = lane * N; i < width; i += warp_size * N) {
+      const auto slope = Vector<T, N>::load(from + i);
+      const auto value = Vector<T, N>::load(row + i);
+      Vector<T, N> out;
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const float d = to_float(slope.at[e]);
+        sum = fmaf(d, to_float(value.at[e]), sum);
+        out.at[e] = from_float<T>(factor * d);
+      }
+      out.store(row + i);
+    }
+  }
+  sum = warp_sum(sum);
+  if (lane == 0) dweight[slot] = sum;
 }
 
 __global__ void __launch_bounds__(threads)
@@ -180,12 +221,24 @@ void sort_slots(const Tensor& experts, const Tensor& weights, const SortedSlots&
          top_k, sorted.lists.i32());
 }
 
-void combine_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y) {
-  combine<true>(rows, sorted, y);
+void combine_slots(const Tensor& rows, const SortedSlots& sorted, const Tensor& residual, Tensor y) {
+  combine<true>(rows, sorted, residual, y);
+}
+
+void combine_slots_backward(const Tensor& dy, const SortedSlots& sorted, Tensor rows, Tensor dweight) {
+  with_float_type(dy.dtype(), [&]<class T>() {
+    const auto* const from = static_cast<const T*>(dy.raw());
+    auto* const to = static_cast<T*>(rows.raw());
+    const bool whole = in_vectors(from, dy.cols()) && in_vectors(to, dy.cols());
+    const auto kernel = whole ? combine_backward_kernel<T, vector_size<T>> : combine_backward_kernel<T, 1>;
+    launch(stream_of(dy.device()), kernel, blocks_for(rows.dim(0), row_block_threads / warp_size), row_block_threads, 0,
+           from, sorted.token.i32(), sorted.weight.f32(), rows.dim(0), dy.dim(0), static_cast<int>(dy.cols()), to,
+           dweight.f32());
+  });
 }
 
 void sum_slots(const Tensor& rows, const SortedSlots& sorted, Tensor y) {
-  combine<false>(rows, sorted, y);
+  combine<false>(rows, sorted, Tensor(), y);
 }
 
 void unsort(const Tensor& values, const SortedSlots& sorted, Tensor y) {

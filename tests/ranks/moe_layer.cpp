@@ -168,7 +168,7 @@ void check_layer(const std::string& name, const OracleSettings& s, Numerics nume
   Tensor dx = allocate(arena, input.shape());
   MoeLayer::Saved saved;
   layer.make_room_for_report(arena, saved);
-  layer.forward(input, s.capacity_factor, arena, scratch, saved, y);
+  layer.forward(input, Tensor(), s.capacity_factor, arena, scratch, saved, y);
   const MoeReport report = layer.report(saved);
   layer.backward(gradient, scratch, saved, dx);
 

@@ -1,5 +1,6 @@
 // Slots sorted by expert on a CUDA device, and what is made of the sorted rows, against the host's stable sort.
 #include "layers/moe/slot_sort.h"
+#include "layers/ops/rows.h"
 #include "tests/support/catch.h"
 #include "tests/support/cuda_device.h"
 #include "tests/support/device_values.h"
@@ -92,8 +93,21 @@ TEST_CASE("slots are sorted by expert, in the order of tokens") {
       const DeviceTensor rows(device, values, {c.tokens * c.top_k, c.width}, dtype);
       const DeviceTensor combined(device, Shape{c.tokens, c.width}, dtype),
           sums(device, Shape{c.tokens, c.width}, dtype);
-      combine_slots(rows, sorted, combined);
+      combine_slots(rows, sorted, Tensor(), combined);
       sum_slots(rows, sorted, sums);
+      const auto stream = rounded(random_values(c.tokens * c.width, 5), dtype);
+      const DeviceTensor residual(device, stream, {c.tokens, c.width}, dtype),
+          whole(device, Shape{c.tokens, c.width}, dtype);
+      combine_slots(rows, sorted, residual, whole);
+      // Backward: the weights' gradients as dot_rows() has them, the rows' as gather_rows_scaled() has.
+      const DeviceTensor slopes(device, values, {c.tokens * c.top_k, c.width}, dtype),
+          scaled(device, slopes.get().shape(), dtype);
+      const DeviceTensor dweight(device, Shape{c.tokens * c.top_k}), dots(device, Shape{c.tokens * c.top_k});
+      combine_slots_backward(residual, sorted, slopes, dweight);
+      dot_rows(residual, sorted.token, rows, dots);
+      gather_rows_scaled(residual, sorted.token, sorted.weight, scaled);
+      CHECK(same_bits(dweight.values(), dots.values()));
+      CHECK(same_bits(slopes.values(), scaled.values()));
       std::vector<float> wanted_combined, wanted_sums;
       for (std::int64_t t = 0; t < c.tokens; ++t) {
         for (std::int64_t d = 0; d < c.width; ++d) {
@@ -109,6 +123,9 @@ TEST_CASE("slots are sorted by expert, in the order of tokens") {
         }
       }
       CHECK(same_bits(combined.values(), rounded(wanted_combined, dtype)));
+      std::vector<float> wanted_whole = rounded(wanted_combined, dtype);
+      for (std::size_t i = 0; i < stream.size(); ++i) wanted_whole[i] += stream[i];
+      CHECK(same_bits(whole.values(), rounded(wanted_whole, dtype)));
       CHECK(same_bits(sums.values(), rounded(wanted_sums, dtype)));
     }
 
@@ -133,6 +150,11 @@ TEST_CASE("an expert that is none takes no place") {
   const DeviceTensor rows(device, {1, 10, 100, 1000, -1, -1}, {6, 1}), y(device, Shape{3, 1});
   sum_slots(rows, sorted, y);
   CHECK(y.values() == std::vector<float>{1001, 100, 10});
+  const DeviceTensor dweight(device, Shape{6});
+  combine_slots_backward(y, sorted, rows, dweight);
+  const auto slopes = dweight.values();
+  CHECK(std::vector<float>(slopes.begin(), slopes.begin() + 4) == std::vector<float>{1001, 100, 10000, 1001000});
+  CHECK(std::isnan(slopes[4]));
 }
 
 TEST_CASE("sorting slots asks for tensors that fit") {
@@ -144,7 +166,7 @@ TEST_CASE("sorting slots asks for tensors that fit") {
   CHECK_THROWS_WITH(sort_slots(chosen, weights, sorted), Catch::Contains("sort_slots: experts is [6], wanted [3, 2]"));
   CHECK_THROWS_WITH(sort_slots(chosen.get().reshaped({3, 2}), few, sorted), Catch::Contains("weights is [2, 2]"));
   const DeviceTensor rows(device, Shape{5, 4}), y(device, Shape{3, 4});
-  CHECK_THROWS_WITH(combine_slots(rows, sorted, y), Catch::Contains("rows is [5, 4], wanted [6, 4]"));
+  CHECK_THROWS_WITH(combine_slots(rows, sorted, Tensor(), y), Catch::Contains("rows is [5, 4], wanted [6, 4]"));
   Arena on_cpu(cpu_device());
   CHECK_THROWS(sum_slots(rows, allocate_sorted_slots(3, 2, allocate(on_cpu, {5}, DType::I32), on_cpu), y));
 }

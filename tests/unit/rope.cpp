@@ -28,11 +28,24 @@ std::vector<float> table_of(std::int64_t first, std::int64_t count, std::int64_t
   return table;
 }
 
+// Each row's first head.
+std::vector<float> first_heads(const Case& c, const std::vector<float>& x) {
+  std::vector<float> heads;
+  for (std::int64_t t = 0; t < c.positions * c.sequences; ++t) {
+    const auto begin = x.begin() + t * c.heads * c.head_dim;
+    heads.insert(heads.end(), begin, begin + c.head_dim);
+  }
+  return heads;
+}
+
 std::vector<float> turned(const Case& c, const std::vector<float>& x, bool back = false, std::int64_t first = 0) {
   std::vector<float> y = x;
   const std::vector<float> table = table_of(first, c.positions, c.head_dim);
+  std::vector<float> keys = first_heads(c, x);
   const Tensor rows = view(y, {c.positions * c.sequences, c.heads * c.head_dim});
-  (back ? rope_backward : rope)(view(table, {c.positions, c.head_dim}), c.head_dim, rows);
+  const Tensor key_rows = view(keys, {c.positions * c.sequences, c.head_dim});
+  (back ? rope_backward : rope)(view(table, {c.positions, c.head_dim}), c.head_dim, rows, key_rows);
+  REQUIRE(same_bits(keys, first_heads(c, y)));  // keys turn as queries do
   return y;
 }
 
@@ -114,8 +127,12 @@ TEST_CASE("rope is one result for every number of threads and vector width") {
 
 TEST_CASE("rope tells what does not fit") {
   const std::vector<float> x(30), table(15);
-  REQUIRE_THROWS_WITH(rope(view(table, {5, 3}), 3, view(x, {5, 6})), "rope: a head width of 3 has no halves");
-  REQUIRE_THROWS_WITH(rope(view(table, {5, 3}), 6, view(x, {5, 6})), "rope: table is [5, 3], wanted [5, 6]");
+  REQUIRE_THROWS_WITH(rope(view(table, {5, 3}), 3, view(x, {5, 6}), view(x, {5, 6})),
+                      "rope: a head width of 3 has no halves");
+  REQUIRE_THROWS_WITH(rope(view(table, {5, 3}), 6, view(x, {5, 6}), view(x, {5, 6})),
+                      "rope: table is [5, 3], wanted [5, 6]");
+  REQUIRE_THROWS_WITH(rope(view(table, {5, 3}), 2, view(x, {5, 6}), view(x, {6, 5})),
+                      "rope: k is [6, 5], wanted a matrix of whole heads of width 2");
   REQUIRE_THROWS_WITH(rope_table(0, 5, theta, view(table, {5, 3})),
                       "rope_table: table is [5, 3], wanted a matrix with an even number of columns");
 }

@@ -10,11 +10,11 @@ void Block::forward(const Tensor& x, std::int64_t sequences, double capacity_fac
   saved.attended = run(Part::Forward, x, rope, [&] { return attend(x, sequences, rope, room.kept, room.scratch); });
   const Tensor& fed = saved.attended.fed;
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
-    moe->forward(fed, capacity_factor, room.mixture_kept, room.mixture_scratch, saved.moe, y);
+    moe->forward(fed, saved.attended.sum, capacity_factor, room.mixture_kept, room.mixture_scratch, saved.moe, y);
   } else {
     std::get<FeedForward>(feed_).forward(fed, room.kept, saved.dense, y);
+    add_in_place(saved.attended.sum, y);
   }
-  add_in_place(saved.attended.sum, y);
 }
 
 Block::Attended Block::attend(const Tensor& x, std::int64_t sequences, const Tensor& rope, Arena& arena,
@@ -78,7 +78,7 @@ void Block::decode(std::int64_t past, const Tensor& rope, KeyValueCache& cache, 
   if (auto* moe = std::get_if<MoeLayer>(&feed_)) {
     MoeLayer::Saved saved;
     // Nothing is kept for a backward, so that what the layer would save may come from the scratch as well.
-    moe->forward(normed, /*capacity_factor=*/0, scratch, scratch, saved, y);
+    moe->forward(normed, /*residual=*/Tensor(), /*capacity_factor=*/0, scratch, scratch, saved, y);
   } else {
     FeedForward::Saved saved;
     std::get<FeedForward>(feed_).forward(normed, scratch, saved, y);
