@@ -23,6 +23,7 @@
 namespace switchyard::cuda {
 
 ABSENT(adamw, Device&, const cpu::AdamWFactors&, float, double, std::span<const AdamWPart>)
+ABSENT(add_converted, const Tensor&, Tensor)
 ABSENT(add_in_place, const Tensor&, Tensor)
 ABSENT(add_layer_norm, const Tensor&, Tensor, const Tensor&, const Tensor&, float, Tensor, Tensor, Tensor)
 ABSENT(add_partial, const GradientSum&, const float*, std::int64_t)

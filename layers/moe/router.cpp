@@ -2,7 +2,6 @@
 
 #include "comm/device/host_view.h"
 #include "layers/moe/balance.h"
-#include "layers/ops/activation.h"
 #include "layers/ops/convert.h"
 #include "layers/ops/softmax_topk.h"
 
@@ -57,7 +56,7 @@ void Router::backward(const Tensor& dweights, const Tensor& dprobabilities, cons
   if (dx.dtype() == DType::F32) return linear_.backward(dlogits, exact_x, dx, /*add_to_dx=*/true);
   Tensor exact_dx = allocate(scratch, dx.shape());
   linear_.backward(dlogits, exact_x, exact_dx, /*add_to_dx=*/false);
-  add_in_place(converted(exact_dx, dx.dtype(), scratch), dx);
+  add_converted(exact_dx, dx);
 }
 
 }  // namespace switchyard

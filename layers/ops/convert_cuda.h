@@ -6,5 +6,6 @@
 namespace switchyard::cuda {
 
 void convert(const Tensor& x, Tensor y);
+void add_converted(const Tensor& x, Tensor y);
 
 }  // namespace switchyard::cuda

@@ -11,6 +11,11 @@
 
 #include <cublasLt.h>
 
+// Of cuBLASLt's epilogues the sum with what c holds (beta = 1) is used, for gradients of inputs that several products
+// share and for those of weights. The others do not fit: the models have no biases; SwiGLU takes two products; GELU is the
+// exact one here and cuBLASLt's is the tanh form; experts with ReLU are grouped products, which are ours, and backward
+// reads what a dense layer's ReLU was given. A dense layer's residual is not what its sums begin with: a chain of products
+// begins at zero, so that a GPU's reproducible bits are the CPU's.
 namespace switchyard::cuda {
 namespace {
 

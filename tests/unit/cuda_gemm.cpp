@@ -144,6 +144,12 @@ TEST_CASE("conversions round to the nearest, ties to even") {
     convert(half, back);
     CHECK(same_bits(half.values(), rounded(values, DType::BF16)));
     CHECK(same_bits(back.values(), half.values()));
+    const std::vector<float> before = rounded(random_values(n, 4, 100), DType::BF16);
+    const DeviceTensor sum(cuda, before, {n}, DType::BF16);
+    add_converted(exact, sum);
+    std::vector<float> wanted = rounded(values, DType::BF16);
+    for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] += before[i];
+    CHECK(same_bits(sum.values(), rounded(wanted, DType::BF16)));
     Arena arena(cuda);
     CHECK(converted(exact, DType::F32, arena).raw() == exact.get().raw());
     for (const std::int64_t skipped : {1, 4}) {  // what does not lie where whole vectors do
