@@ -51,8 +51,7 @@ inline void __syncthreads(const std::source_location& place = std::source_locati
   cuda_emulation::block_barrier(place);
 }
 inline void __syncwarp(unsigned = 0xffffffffu, const std::source_location& place = std::source_location::current()) {
-  const char nothing = 0;
-  cuda_emulation::warp_gather(&nothing, place);
+  cuda_emulation::warp_barrier(place);
 }
 inline void __threadfence() {}
 
@@ -95,42 +94,38 @@ inline int __any_sync(unsigned mask, int holds, const std::source_location& plac
   return __ballot_sync(mask, holds, place) != 0;
 }
 
-// One thread runs at a time: a plain read and write are atomic.
+// One thread runs at a time: a read and a write are atomic. That they are meant to be is for who looks for races.
+template <class T, class F>
+T atomic_change(T* at, const F& changed) {
+  T before;
+  __atomic_load(at, &before, __ATOMIC_RELAXED);
+  T after = changed(before);
+  __atomic_store(at, &after, __ATOMIC_RELAXED);
+  return before;
+}
 template <class T>
 T atomicAdd(T* to, T value) {
-  const T before = *to;
-  *to = before + value;
-  return before;
+  return atomic_change(to, [&](T before) { return before + value; });
 }
 template <class T>
 T atomicMax(T* to, T value) {
-  const T before = *to;
-  *to = before > value ? before : value;
-  return before;
+  return atomic_change(to, [&](T before) { return before > value ? before : value; });
 }
 template <class T>
 T atomicMin(T* to, T value) {
-  const T before = *to;
-  *to = before < value ? before : value;
-  return before;
+  return atomic_change(to, [&](T before) { return before < value ? before : value; });
 }
 template <class T>
 T atomicOr(T* to, T value) {
-  const T before = *to;
-  *to = before | value;
-  return before;
+  return atomic_change(to, [&](T before) { return before | value; });
 }
 template <class T>
 T atomicExch(T* to, T value) {
-  const T before = *to;
-  *to = value;
-  return before;
+  return atomic_change(to, [&](T) { return value; });
 }
 template <class T>
 T atomicCAS(T* to, T expected, T value) {
-  const T before = *to;
-  if (before == expected) *to = value;
-  return before;
+  return atomic_change(to, [&](T before) { return before == expected ? value : before; });
 }
 
 template <class T>

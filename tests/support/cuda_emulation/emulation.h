@@ -58,6 +58,8 @@ const WarpPointers& warp_gather(const T* mine, const std::source_location& place
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= gather_bytes);
   return warp_gather(mine, sizeof(T), place);
 }
+// All lanes come here, and what one has written before is there for the others after it: an exchange orders nothing.
+void warp_barrier(const std::source_location& place);
 unsigned lane();  // of the running thread in its warp
 
 template <class T>

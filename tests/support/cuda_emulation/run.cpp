@@ -2,6 +2,7 @@
 // lanes until each of them stands at the block's barrier or has returned, and opens the barrier when all warps are
 // there.
 #include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/cuda_emulation/races.h"
 #include "tests/support/cuda_emulation/streams.h"
 
 #include <algorithm>
@@ -70,6 +71,8 @@ struct Thread {
   fiber own, scheduler;
   const void* stack = nullptr;
   void* sanitizer = nullptr;  // what it keeps for this stack
+  void* known_as = races::new_thread();
+  unsigned block_barriers = 0, warp_barriers = 0;  // that it has passed in this block
   uint3 index{};
   unsigned number = 0;  // in its block
   At at = At::Returned;
@@ -83,6 +86,7 @@ struct Warp {
   alignas(16) char copies[2][warp_size][gather_bytes];
   WarpPointers pointers[2];
   unsigned turn = 0;
+  char barriers[2] = {};  // places for races.h; those of one barrier are still taken when the next is given
 };
 
 struct Launch {
@@ -98,6 +102,8 @@ struct Launch {
   std::size_t scheduler_bytes = 0;
   bool backward = false;
   std::exception_ptr failure;
+  void* scheduler_known_as = nullptr;
+  char barriers[2] = {}, begin = 0, end = 0;  // places for races.h
 };
 
 struct StackAllocator {  // fibers are built in place on stacks that stay
@@ -126,6 +132,7 @@ std::string text_of(const std::source_location& place) {
 void back_to_scheduler(Thread& thread) {
   Launch* const launch = &*machine().launch;
   leaving(&thread.sanitizer, launch->scheduler_stack, launch->scheduler_bytes);
+  races::switch_to(launch->scheduler_known_as);
   thread.scheduler = std::move(thread.scheduler).resume();
   Launch& now = *machine().launch;  // the next launch, perhaps
   arrived(thread.sanitizer, &now.scheduler_stack, &now.scheduler_bytes);
@@ -135,11 +142,13 @@ void fiber_loop(Thread& self) {
   arrived(nullptr, &machine().launch->scheduler_stack, &machine().launch->scheduler_bytes);
   for (;;) {
     Launch& launch = *machine().launch;
+    races::take(&launch.begin);
     try {
       (*launch.body)();
     } catch (...) {
       launch.failure = std::current_exception();
     }
+    races::give(&launch.end);
     self.at = At::Returned;
     back_to_scheduler(self);
   }
@@ -167,6 +176,7 @@ void go_on(Launch& launch, Thread& thread) {
   threadIdx = thread.index;
   thread.at = At::Running;
   leaving(&launch.sanitizer, thread.stack, stack_bytes);
+  races::switch_to(thread.known_as);
   thread.own = std::move(thread.own).resume();
   arrived(launch.sanitizer, nullptr, nullptr);
   launch.running = nullptr;
@@ -241,7 +251,11 @@ void run_block(Launch& launch) {
   std::memset(launch.shared, 0xff, launch.shared_bytes);
   const auto count = static_cast<unsigned>(launch.threads.size());
   const auto warps = static_cast<unsigned>(launch.warps.size());
-  for (Thread* const thread : launch.threads) thread->at = At::Running;
+  for (Thread* const thread : launch.threads) {
+    thread->at = At::Running;
+    thread->block_barriers = thread->warp_barriers = 0;
+  }
+  races::give(&launch.begin);
   for (;;) {
     for (unsigned i = 0; i < warps; ++i) {
       const unsigned w = launch.backward ? warps - 1 - i : i;
@@ -254,7 +268,7 @@ void run_block(Launch& launch) {
         fail(launch, "not all threads reach a barrier: " + standing(first) + ", " + standing(*thread));
       if (first.at == At::BlockBarrier) check_agree(launch, first, *thread);
     }
-    if (first.at == At::Returned) return;
+    if (first.at == At::Returned) return races::take(&launch.end);
     for (Thread* const thread : launch.threads) thread->at = At::Running;
   }
 }
@@ -306,6 +320,7 @@ class LaunchScope {
     Launch& launch = m.launch.emplace();
     launch.name = name;
     launch.body = &body;
+    launch.scheduler_known_as = races::this_thread();
     const unsigned count = block.x * block.y * block.z;
     for (unsigned i = 0; i < count; ++i) {
       Thread* thread = nullptr;
@@ -363,6 +378,7 @@ void run_now(const char* name, const dim3& grid, const dim3& block, std::size_t 
   const OpenMemory open;
   const FaultTeller teller;
   const LaunchScope scope(m, name, block, shared_bytes, body);
+  const races::NotLookedAt scheduler;
   gridDim = grid;
   const std::uint64_t blocks = std::uint64_t(grid.x) * grid.y * grid.z;
   for (std::uint64_t i = 0; i < blocks; ++i) {
@@ -404,7 +420,19 @@ std::uint64_t block_serial() {
 }
 
 void block_barrier(const std::source_location& place) {
-  wait(self(place), At::BlockBarrier, place);
+  Thread& thread = self(place);
+  char* const here = &machine().launch->barriers[thread.block_barriers++ % 2];
+  races::give(here);
+  wait(thread, At::BlockBarrier, place);
+  races::take(here);
+}
+
+void warp_barrier(const std::source_location& place) {
+  Thread& thread = self(place);
+  char* const here = &machine().launch->warps[thread.number / warp_size]->barriers[thread.warp_barriers++ % 2];
+  races::give(here);
+  warp_gather("", 1, place);
+  races::take(here);
 }
 
 const WarpPointers& warp_gather(const void* mine, std::size_t bytes, const std::source_location& place) {
