@@ -46,7 +46,8 @@ class Cudnn {
     try {
       made = make(shape);
       const AttentionShape small = checked_shape(shape);
-      if (checked_.insert(small).second) compare(small);
+      if (!checked_.contains(small)) compare(small);
+      checked_.insert(small);
     } catch (const Error& error) {
       made.reset();
       log_warning(
