@@ -5,6 +5,31 @@
 namespace switchyard::cuda {
 namespace {
 
+// Tiles of which a multiprocessor has room for one at a time: as many blocks as multiprocessors take them by turns, and
+// the copies of the next tile are under way while the sums of one are stored.
+template <bool BLines>
+__global__ void __launch_bounds__(WgmmaWideTile::threads, WgmmaWideTile::blocks)
+    wide_gemm_kernel(const __grid_constant__ GemmArguments args) {
+  using Tile = WgmmaWideTile;
+  using Work = TileWork<Tile, BLines>;
+  auto* const shared = dynamic_shared<bf16>();
+  PlainPositions positions{args.k};
+  int number = static_cast<int>(blockIdx.x);
+  Work work(args, number);
+  if (work.exists()) Tile::begin<true, BLines, true>(shared, work.a, work.b, positions);
+  while (work.exists()) {
+    number += static_cast<int>(gridDim.x);
+    const Work next(args, number);
+    Tile tile;
+    work.begin_sums(args, tile);
+    tile.template multiply_begun<true, BLines, true>(shared, work.a, work.b, positions);
+    __syncthreads();  // all have read what the next tile's copies overwrite
+    if (next.exists()) Tile::begin<true, BLines, true>(shared, next.a, next.b, positions);
+    work.store_sums(args, tile);
+    work = next;
+  }
+}
+
 template <bool BLines>
 void launch_shape(const GemmLaunch& wanted) {
   using Small = WgmmaSmallTile;
@@ -12,7 +37,7 @@ void launch_shape(const GemmLaunch& wanted) {
   switch (wgmma_tiles(wanted.cores, wanted.most_row_tiles_of_128, wanted.args.n, multiprocessors(*wanted.device),
                       /*few_rows=*/wanted.args.rows <= 64 * std::int64_t{wanted.args.groups})) {
     case TensorCores::WgmmaWide:
-      return launch_tiles<WgmmaWideTile, BLines, true>(wanted, wanted.most_row_tiles_of_128);
+      return launch_kernel<WgmmaWideTile>(wide_gemm_kernel<BLines>, wanted, wanted.most_row_tiles_of_128, 1);
     case TensorCores::WgmmaLarge:
       return launch_tiles<WgmmaLargeTile, BLines, true>(wanted, wanted.most_row_tiles_of_128);
     default:

@@ -67,39 +67,60 @@ __device__ __forceinline__ TilePlace find_tile(const GemmArguments& args, const 
   return {-1, 0, 0, 0};
 }
 
-template <class Tile, bool BLines, bool Aligned>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-    grouped_gemm_kernel(const __grid_constant__ GemmArguments args) {
+// One tile of y, of which sums of one group's rows and columns are made.
+template <class Tile, bool BLines>
+struct TileWork {
   using T = typename Tile::Element;
-  T* const shared = dynamic_shared<T>();
-  const std::int32_t* const row_begin =
-      args.row_begin != nullptr ? args.row_begin : args.lists.at<std::int32_t>(args.row_begin_list);
-  for (int number = static_cast<int>(blockIdx.x);; number += static_cast<int>(gridDim.x)) {
-    const TilePlace place = find_tile<Tile>(args, row_begin, number);
-    if (place.group < 0) return;
+  TilePlace place;
+  Operand<T> a, b;
+
+  __device__ __forceinline__ TileWork(const GemmArguments& args, int number) {
+    place = find_tile<Tile>(
+        args, args.row_begin != nullptr ? args.row_begin : args.lists.at<std::int32_t>(args.row_begin_list), number);
+    if (!exists()) return;
     const auto* const weight = static_cast<const T*>(args.lists.at<const void*>(args.weight_list)[place.group]);
-    const int columns = lesser_of(Tile::tile_columns, args.n - place.column);
-    const Operand<T> a{static_cast<const T*>(args.x) + std::int64_t{place.row} * args.k, args.k, place.rows};
-    const Operand<T> b{weight + (BLines ? std::int64_t{place.column} * args.k : place.column), BLines ? args.k : args.n,
-                       columns};
-    // f(the part of y)
-    const auto with_y = [&](const auto& f) {
-      const std::int64_t first = std::int64_t{place.row} * args.n + place.column;
-      if (sizeof(T) == sizeof(bf16) && args.y_in_bf16) {
-        f(ResultPart<bf16>{static_cast<bf16*>(args.y) + first, args.n, place.rows, columns, args.y_in_pieces,
-                           args.y_in_vectors});
-      } else {
-        f(ResultPart<float>{static_cast<float*>(args.y) + first, args.n, place.rows, columns, args.y_in_pieces});
-      }
-    };
-    Tile tile;
+    a = {static_cast<const T*>(args.x) + std::int64_t{place.row} * args.k, args.k, place.rows};
+    b = {weight + (BLines ? std::int64_t{place.column} * args.k : place.column), BLines ? args.k : args.n,
+         lesser_of(Tile::tile_columns, args.n - place.column)};
+  }
+  __device__ __forceinline__ bool exists() const { return place.group >= 0; }
+
+  __device__ __forceinline__ void begin_sums(const GemmArguments& args, Tile& tile) const {
     if (args.accumulate) {
-      with_y([&](const auto& y) { start_from(tile, y); });
+      with_y(args, [&](const auto& y) { start_from(tile, y); });
     } else {
       start_from_zero(tile);
     }
-    tile.template multiply<true, BLines, Aligned>(shared, a, b, PlainPositions{args.k});
-    with_y([&](const auto& y) { store(tile, y); });
+  }
+  __device__ __forceinline__ void store_sums(const GemmArguments& args, Tile& tile) const {
+    with_y(args, [&](const auto& y) { store(tile, y); });
+  }
+
+ private:
+  // f(the part of y)
+  template <class F>
+  __device__ __forceinline__ void with_y(const GemmArguments& args, const F& f) const {
+    const std::int64_t first = std::int64_t{place.row} * args.n + place.column;
+    if (sizeof(T) == sizeof(bf16) && args.y_in_bf16) {
+      f(ResultPart<bf16>{static_cast<bf16*>(args.y) + first, args.n, place.rows, b.lines, args.y_in_pieces,
+                         args.y_in_vectors});
+    } else {
+      f(ResultPart<float>{static_cast<float*>(args.y) + first, args.n, place.rows, b.lines, args.y_in_pieces});
+    }
+  }
+};
+
+template <class Tile, bool BLines, bool Aligned>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+    grouped_gemm_kernel(const __grid_constant__ GemmArguments args) {
+  auto* const shared = dynamic_shared<typename Tile::Element>();
+  for (int number = static_cast<int>(blockIdx.x);; number += static_cast<int>(gridDim.x)) {
+    const TileWork<Tile, BLines> work(args, number);
+    if (!work.exists()) return;
+    Tile tile;
+    work.begin_sums(args, tile);
+    tile.template multiply<true, BLines, Aligned>(shared, work.a, work.b, PlainPositions{args.k});
+    work.store_sums(args, tile);
     __syncthreads();  // before the next tile's operands take the place of this one's
   }
 }
@@ -113,18 +134,22 @@ struct GemmLaunch {
   std::int64_t most_row_tiles_of_128, most_row_tiles_of_64;
 };
 
-template <class Tile, bool BLines, bool Aligned>
-void launch_tiles(const GemmLaunch& wanted, std::int64_t row_tiles) {
+// rounds: of as many blocks as fit at a time there are so many at the most; blocks then take more than one tile.
+template <class Tile>
+void launch_kernel(void (*kernel)(GemmArguments), const GemmLaunch& wanted, std::int64_t row_tiles, int rounds) {
   GemmArguments args = wanted.args;
   args.column_tiles = (args.n + Tile::tile_columns - 1) / Tile::tile_columns;
   const std::int64_t tiles = row_tiles * args.column_tiles;
   require(tiles <= std::numeric_limits<int>::max() / 2, "grouped_gemm: {} rows and {} columns are too many", args.rows,
           args.n);
-  // Blocks take their tiles by turns only where there are far more tiles than fit at a time: until then the device
-  // hands them out as blocks end, which evens out what is uneven.
-  const std::int64_t most = std::int64_t{multiprocessors(*wanted.device)} * Tile::blocks * 16;
-  launch(stream_of(*wanted.device), grouped_gemm_kernel<Tile, BLines, Aligned>, blocks_for(tiles, 1, most),
-         Tile::threads, Tile::shared_bytes, args);
+  const std::int64_t most = std::int64_t{multiprocessors(*wanted.device)} * Tile::blocks * rounds;
+  launch(stream_of(*wanted.device), kernel, blocks_for(tiles, 1, most), Tile::threads, Tile::shared_bytes, args);
+}
+// Blocks take their tiles by turns only where there are far more tiles than fit at a time: until then the device hands
+// them out as blocks end, which evens out what is uneven.
+template <class Tile, bool BLines, bool Aligned>
+void launch_tiles(const GemmLaunch& wanted, std::int64_t row_tiles) {
+  launch_kernel<Tile>(grouped_gemm_kernel<Tile, BLines, Aligned>, wanted, row_tiles, 16);
 }
 
 // With wgmma, on a device of compute capability 9.0: grouped_gemm_hopper_cuda.cu.

@@ -93,36 +93,33 @@ struct WgmmaTile {
   // Adds the product to the sums. All threads of the block come here together; the shared memory is free again after
   // the next barrier.
   template <bool ALines, bool BLines, bool Aligned, class Positions>
-  __device__ __forceinline__ void multiply(bf16* unaligned, const Operand<bf16>& a, const Operand<bf16>& b,
+  __device__ __forceinline__ void multiply(bf16* shared, const Operand<bf16>& a, const Operand<bf16>& b,
                                            Positions positions) {
-    using CopyA = SquaresCopy<M, ALines, Aligned, threads>;
-    using CopyB = SquaresCopy<N, BLines, Aligned, threads>;
+    begin<ALines, BLines, Aligned>(shared, a, b, positions);
+    multiply_begun<ALines, BLines, Aligned>(shared, a, b, positions);
+  }
+
+  // The same in two parts. The first starts the copies of the first steps, and may be called before the sums of
+  // another tile are stored.
+  template <bool ALines, bool BLines, bool Aligned, class Positions>
+  __device__ static __forceinline__ void begin(bf16* shared, const Operand<bf16>& a, const Operand<bf16>& b,
+                                               Positions& positions) {
+#pragma unroll
+    for (int s = 0; s < ahead; ++s) {
+      if (s * step < positions.count) copy<ALines, BLines, Aligned>(aligned(shared), a, b, positions, s);
+      commit_copies();
+    }
+  }
+  template <bool ALines, bool BLines, bool Aligned, class Positions>
+  __device__ __forceinline__ void multiply_begun(bf16* unaligned, const Operand<bf16>& a, const Operand<bf16>& b,
+                                                 Positions& positions) {
     const int steps = (positions.count + step - 1) / step;
     if (steps == 0) return;
-    const std::uint32_t lies_at = shared_address(unaligned);
-    const std::uint32_t address = (lies_at + 1023) / 1024 * 1024;
-    bf16* const shared = unaligned + (address - lies_at) / sizeof(bf16);
-
-    const auto copy = [&](int s) {
-      bf16* const to = shared + s % Stages * stage_size;
-      int rows_of_mine[CopyA::position_rows];
-      if constexpr (!ALines || !BLines) {
-#pragma unroll
-        for (int i = 0; i < CopyA::position_rows; ++i) {
-          rows_of_mine[i] = positions.row(s * step + static_cast<int>(threadIdx.x) / 8 + i * CopyA::rows_at_once);
-        }
-      }
-      CopyA::start(to, a, s * step, positions.count, rows_of_mine);
-      CopyB::start(to + M * step, b, s * step, positions.count, rows_of_mine);
-    };
+    bf16* const shared = aligned(unaligned);
+    const std::uint32_t address = shared_address(shared);
     const SharedMatrix first_a = shared_matrix(address + threadIdx.x / 128 * square_bytes);
     const SharedMatrix first_b = shared_matrix(address + M * step * sizeof(bf16));
 
-#pragma unroll
-    for (int s = 0; s < ahead; ++s) {
-      if (s < steps) copy(s);
-      commit_copies();
-    }
     const auto begin_step = [&](int s) {
       wait_for_copies<ahead - 1>();
       show_to_wgmma();
@@ -137,7 +134,7 @@ struct WgmmaTile {
                                  first_b.at(stage + k * next_positions<BLines>));
       }
       commit_wgmma();
-      if (s + ahead < steps) copy(s + ahead);
+      if (s + ahead < steps) copy<ALines, BLines, Aligned>(shared, a, b, positions, s + ahead);
       commit_copies();
     };
     begin_step(0);
@@ -148,6 +145,30 @@ struct WgmmaTile {
       if constexpr (InFlight == 1) wait_for_wgmma<1>();
     }
     wait_for_sums(c);
+  }
+
+ private:
+  __device__ static __forceinline__ bf16* aligned(bf16* shared) {
+    const std::uint32_t lies_at = shared_address(shared);
+    return shared + ((lies_at + 1023) / 1024 * 1024 - lies_at) / sizeof(bf16);
+  }
+
+  // Starts the copies of step s.
+  template <bool ALines, bool BLines, bool Aligned, class Positions>
+  __device__ static __forceinline__ void copy(bf16* shared, const Operand<bf16>& a, const Operand<bf16>& b,
+                                              Positions& positions, int s) {
+    using CopyA = SquaresCopy<M, ALines, Aligned, threads>;
+    using CopyB = SquaresCopy<N, BLines, Aligned, threads>;
+    bf16* const to = shared + s % Stages * stage_size;
+    int rows_of_mine[CopyA::position_rows];
+    if constexpr (!ALines || !BLines) {
+#pragma unroll
+      for (int i = 0; i < CopyA::position_rows; ++i) {
+        rows_of_mine[i] = positions.row(s * step + static_cast<int>(threadIdx.x) / 8 + i * CopyA::rows_at_once);
+      }
+    }
+    CopyA::start(to, a, s * step, positions.count, rows_of_mine);
+    CopyB::start(to + M * step, b, s * step, positions.count, rows_of_mine);
   }
 };
 

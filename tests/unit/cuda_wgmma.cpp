@@ -77,8 +77,9 @@ TEST_CASE("products by wgmma are right, and the same bits by all kinds of tiles"
   struct Sizes {
     std::int64_t rows, k, n;
   };
-  // Fewer and more steps than stages, parts of tiles along both sides, and rows of elements that are not aligned.
-  for (const auto [rows, k, n] : {Sizes{1, 8, 8}, Sizes{130, 64, 256}, Sizes{140, 296, 264}, Sizes{50, 72, 520},
+  // Fewer and more steps than stages, parts of tiles along both sides, more wide tiles than the emulation has
+  // multiprocessors, and rows of elements that are not aligned.
+  for (const auto [rows, k, n] : {Sizes{1, 8, 8}, Sizes{130, 64, 256}, Sizes{140, 296, 520}, Sizes{50, 72, 264},
                                   Sizes{70, 33, 45}, Sizes{5, 257, 129}}) {
     for (const bool transposed : {true, false}) {
       const Product product(rows, k, n, transposed);
