@@ -134,7 +134,7 @@ __device__ __forceinline__ void add_with(Tile& tile, const ResultPart<T>& to, co
     const int row = Tile::row(i);
     if (row >= to.rows) continue;
     T* const at = to.first + to.stride * row;
-    constexpr int at_once = Tile::pieces <= 8 ? Tile::pieces : 2;  // on their way, as far as registers go
+    constexpr int at_once = Tile::pieces_at_once;
 #pragma unroll
     for (int first = 0; first < Tile::pieces; first += at_once) {
       Vector<T, Tile::width> v[at_once];

@@ -123,9 +123,11 @@ struct Bf16Tile {
   static constexpr int column_tiles = part / 8;
   FragmentC c[row_tiles][column_tiles];
 
-  // What this thread has of them: `rows` rows, in each `pieces` pieces of `width` columns.
+  // What this thread has of them: `rows` rows, in each `pieces` pieces of `width` columns. A gradient's pieces are on
+  // their way `pieces_at_once` at a time, as far as registers go.
   static constexpr int rows = 2 * row_tiles;
   static constexpr int pieces = column_tiles;
+  static constexpr int pieces_at_once = pieces;
   static constexpr int width = 2;
   __device__ static __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / warp_size; }
   __device__ static __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % warp_size; }

@@ -31,6 +31,7 @@ struct F32Tile {
   float c[8][8];
   static constexpr int rows = 8;
   static constexpr int pieces = 2;
+  static constexpr int pieces_at_once = pieces;
   static constexpr int width = 4;
   static constexpr int warps_across = Side / 32;
   __device__ static __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / warp_size; }

@@ -82,6 +82,7 @@ struct WgmmaTile {
 
   static constexpr int rows = 2;
   static constexpr int pieces = N / 8;
+  static constexpr int pieces_at_once = N == 128 ? 2 : 8;  // 128 registers a thread leave no room for more
   static constexpr int width = 2;
   __device__ static __forceinline__ int row(int i) {
     const int thread = static_cast<int>(threadIdx.x);

@@ -10,9 +10,7 @@ namespace switchyard::cuda {
 namespace {
 
 bool chooses_wgmma(Device& device) {
-  if (compute_capability(device) != 90) return false;
-  const char* const wanted = std::getenv("SWITCHYARD_WGMMA");
-  if (wanted != nullptr && std::string_view(wanted) == "0") return false;
+  if (!has_wgmma(device)) return false;
   const std::string fault = wgmma_fault(device);
   if (fault.empty()) return true;
   log_warning("wgmma gives wrong sums on {} ({}): {}; products of bf16 matrices use mma.sync, which is slower",
@@ -21,6 +19,11 @@ bool chooses_wgmma(Device& device) {
 }
 
 }  // namespace
+
+bool has_wgmma(const Device& device) {
+  const char* const wanted = std::getenv("SWITCHYARD_WGMMA");
+  return compute_capability(device) == 90 && (wanted == nullptr || std::string_view(wanted) != "0");
+}
 
 bool uses_wgmma(Device& device) {
   static const bool chosen = chooses_wgmma(device);  // a process works on one GPU

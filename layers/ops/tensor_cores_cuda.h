@@ -11,8 +11,10 @@ namespace switchyard::cuda {
 // GPU, by the shape of their tiles.
 enum class TensorCores { Best, Mma, WgmmaSmall, WgmmaLarge, WgmmaWide };
 
-// Whether Best is wgmma. The first call on such a GPU tries it on small products whose sums are known: where one is
-// wrong, a warning tells so and the process uses mma.sync. SWITCHYARD_WGMMA=0 in the environment asks for mma.sync.
+// Whether the GPU is one that has wgmma, and SWITCHYARD_WGMMA=0 in the environment does not ask for mma.sync.
+bool has_wgmma(const Device& device);
+// Whether Best is wgmma. The first call on a GPU that has it tries it on small products whose sums are known: where one
+// is wrong, a warning tells so and the process uses mma.sync.
 bool uses_wgmma(Device& device);
 inline bool is_wgmma(TensorCores cores, Device& device) {
   return cores == TensorCores::Best ? uses_wgmma(device) : cores != TensorCores::Mma;

@@ -17,12 +17,15 @@ namespace {
 using cuda::TensorCores;
 constexpr std::array all_tiles = {TensorCores::WgmmaSmall, TensorCores::WgmmaLarge, TensorCores::WgmmaWide};
 
-// Null, and told, where there is no wgmma.
+// Null, and told, where there is no wgmma. Where there is, it must pass the check.
 Device* hopper() {
   Device& device = cuda_device();
-  if (cuda::uses_wgmma(device)) return &device;
-  WARN("SKIPPED: " << device.model() << " has no wgmma");
-  return nullptr;
+  if (!cuda::has_wgmma(device)) {
+    WARN("SKIPPED: " << device.model() << " has no wgmma");
+    return nullptr;
+  }
+  REQUIRE(cuda::uses_wgmma(device));
+  return &device;
 }
 
 struct Product {
