@@ -3,6 +3,7 @@
 #include "layers/ops/rows.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 namespace switchyard {
@@ -48,7 +49,7 @@ void Experts::sort(const PlanPiece& piece, Arena& arena, Piece& sorted) const {
 
   std::vector<std::int32_t> row(usize(slots), 0);
   std::vector<std::int32_t> place(usize(slots), 0);
-  std::vector<float> weight(usize(slots), 0.0F);
+  std::vector<std::int32_t> weight(usize(slots), 0);  // the bits
   for (std::int64_t source = 0; source < sources; ++source) {
     for (std::int64_t i = piece.received_slot_begin[usize(source)]; i < piece.received_slot_begin[usize(source) + 1];
          ++i) {
@@ -56,17 +57,18 @@ void Experts::sort(const PlanPiece& piece, Arena& arena, Piece& sorted) const {
       const std::size_t to = usize(begin[segment_of(i, source)]++);
       row[to] = slot.row;
       place[to] = static_cast<std::int32_t>(i);
-      weight[to] = slot.scalar;
+      weight[to] = std::bit_cast<std::int32_t>(slot.scalar);
     }
   }
 
   std::vector<std::int32_t> first_slot(usize(piece.received_rows() + 1), 0);
   for (const ReceivedSlot& slot : piece.received) ++first_slot[usize(slot.row + 1)];
   std::partial_sum(first_slot.begin(), first_slot.end(), first_slot.begin());
-  sorted.row = upload(arena, std::span<const std::int32_t>(row));
-  sorted.place = upload(arena, std::span<const std::int32_t>(place));
-  sorted.weight = upload(arena, std::span<const float>(weight));
-  sorted.first_slot = upload(arena, std::span<const std::int32_t>(first_slot));
+  const std::vector<Tensor> lists = upload(arena, {row, place, first_slot, weight});
+  sorted.row = lists[0];
+  sorted.place = lists[1];
+  sorted.first_slot = lists[2];
+  sorted.weight = Tensor(lists[3].raw(), DType::F32, lists[3].shape(), lists[3].device());
 }
 
 void Experts::begin(std::int64_t slots, std::int64_t width, DType dtype, Arena& arena, Arena& hidden,

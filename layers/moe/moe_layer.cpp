@@ -5,6 +5,8 @@
 #include "layers/moe/balance.h"
 #include "layers/ops/rows.h"
 
+#include <cstring>
+
 namespace switchyard {
 namespace {
 
@@ -64,23 +66,30 @@ bool MoeLayer::goes_alone(const Tensor& x, double capacity_factor) const {
 void MoeLayer::make_room_for_report(Arena& kept, Saved& saved) const {
   if (device_ == nullptr) return;
   const std::int64_t experts = router_.settings().experts;
-  saved.router.sums = allocate(kept, {experts + 2}, DType::F64);
-  saved.expert_begin = allocate(kept, {experts + 1}, DType::I32);
+  // Both together, so that they go to the host together.
+  saved.figures = allocate(kept, {experts + 2 + (experts + 2) / 2}, DType::F64);
+  saved.router.sums = saved.figures.slice(0, experts + 2);
+  saved.expert_begin = Tensor(saved.figures.slice(experts + 2, 0).raw(), DType::I32, {experts + 1}, kept.device());
 }
 
 MoeReport MoeLayer::report(const Saved& saved) const {
   MoeReport report;
-  if (saved.alone) {
-    Device& device = saved.expert_begin.device();
-    const HostView<std::int32_t> begin(device, saved.expert_begin.i32(), saved.expert_begin.size());
-    for (std::int64_t e = 0; e < router_.settings().experts; ++e) report.chosen.push_back(begin[e + 1] - begin[e]);
-    report.kept = begin[router_.settings().experts];
-  } else {
+  if (!saved.alone) {
     report.chosen = saved.assignment.chosen;
     report.kept = isize(saved.assignment.kept.size());
     report.dropped = saved.assignment.dropped;
   }
-  report.losses = device_ == nullptr ? saved.losses : router_.losses(saved.router, report.chosen);
+  report.losses = saved.losses;
+  if (device_ == nullptr) return report;
+  const std::int64_t experts = router_.settings().experts;
+  const HostView<double> figures(saved.figures.device(), saved.figures.data<double>(), saved.figures.size());
+  if (saved.alone) {
+    std::vector<std::int32_t> begin(usize(experts + 1));
+    std::memcpy(begin.data(), figures.data() + experts + 2, begin.size() * sizeof(std::int32_t));
+    for (std::size_t e = 0; e < usize(experts); ++e) report.chosen.push_back(begin[e + 1] - begin[e]);
+    report.kept = begin.back();
+  }
+  report.losses = router_.losses(figures.span().first(usize(experts + 2)), saved.router, report.chosen);
   return report;
 }
 
@@ -94,8 +103,19 @@ void MoeLayer::forward(const Tensor& x, const Tensor& residual, double capacity_
   router_.sum(saved.router);
   saved.alone = goes_alone(x, capacity_factor);
   if (saved.alone) return forward_alone(x, residual, arena, scratch, saved, y);
+  const ArenaScope scope(scratch);
+  // Shared experts need nobody: a device works on them while the host learns where slots go, by a stream of its own.
+  Tensor shared_y;
+  std::optional<OnStream> beside;
+  if (device_ != nullptr && shared_ && lane_->settings().plan.max_received_rows == 0) {
+    Device& device = x.device();
+    device.exchange_stream().follow(device.stream());
+    shared_y = forward_shared(x, keep_hidden_ ? arena : scratch, scratch, saved);
+    beside.emplace(device, device.exchange_stream());
+  }
   saved.assignment = assign(saved.router.experts, saved.router.weights, settings.experts,
                             expert_capacity(tokens, settings.top_k, settings.experts, capacity_factor));
+  beside.reset();
   if (!pairs_.empty()) add_pairs(saved.assignment, settings.experts, pairs_);
   if (device_ == nullptr) saved.losses = router_.losses(saved.router, saved.assignment.chosen);
   const Rank sender = lane_->group().rank();
@@ -108,16 +128,11 @@ void MoeLayer::forward(const Tensor& x, const Tensor& residual, double capacity_
   saved.plan = lane_->plan(tokens, slots);
   const ExchangeLane::Guard guard(*lane_);
 
-  const ArenaScope scope(scratch);
-  if (saved.plan.in_rounds) {
-    forward_rounds(x, scratch, saved, y);
-    if (shared_) {
-      Tensor shared_y = allocate(scratch, y.shape(), y.dtype());
-      shared_->forward(x, keep_hidden_ ? arena : scratch, saved.shared, shared_y);
-      add_in_place(shared_y, y);
-    }
+  if (!saved.plan.in_rounds) {
+    forward_pieces(x, arena, scratch, saved, shared_y, y);
   } else {
-    forward_pieces(x, arena, scratch, saved, y);
+    forward_rounds(x, scratch, saved, y);
+    if (shared_) add_in_place(forward_shared(x, keep_hidden_ ? arena : scratch, scratch, saved), y);
   }
   if (residual.defined()) add_in_place(residual, y);
 }
@@ -135,9 +150,7 @@ void MoeLayer::forward_alone(const Tensor& x, const Tensor& residual, Arena& are
   combine_slots(saved.experts_alone.output, saved.experts_alone.slots, shared_ ? Tensor() : residual, y);
   set_progress(progress_step(), "forward");
   if (!shared_) return;
-  Tensor shared_y = allocate(scratch, y.shape(), y.dtype());
-  shared_->forward(x, hidden, saved.shared, shared_y);
-  add_in_place(shared_y, y);
+  add_in_place(forward_shared(x, hidden, scratch, saved), y);
   if (residual.defined()) add_in_place(residual, y);
 }
 
@@ -158,16 +171,13 @@ void MoeLayer::backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Te
   router_.backward(dweights, dprobabilities, saved.x, saved.router, scratch, dx);
 }
 
-void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y) {
+// shared_y: what the shared experts have made, or undefined.
+void MoeLayer::forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor shared_y, Tensor y) {
   RowLane lane(*lane_, device_, numerics_, scratch);
   Plan& plan = saved.plan;
   Arena& hidden = keep_hidden_ ? arena : scratch;
   const std::vector<Travelling> rows = post_pieces(lane, plan, x, Pass::Forward, scratch);
-  Tensor shared_y;
-  if (shared_) {
-    shared_y = allocate(scratch, y.shape(), y.dtype());
-    shared_->forward(x, hidden, saved.shared, shared_y);
-  }
+  if (shared_ && !shared_y.defined()) shared_y = forward_shared(x, hidden, scratch, saved);
   experts_.begin(plan.received_slots(), x.dim(1), x.dtype(), arena, hidden, saved.experts);
   for (std::size_t p = 0; p < plan.pieces.size(); ++p) {
     set_progress(progress_step(), "exchange");
@@ -315,6 +325,12 @@ void MoeLayer::backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, T
     lane.wait_for_all();
   }
   set_progress(progress_step(), "backward");
+}
+
+Tensor MoeLayer::forward_shared(const Tensor& x, Arena& hidden, Arena& scratch, Saved& saved) {
+  Tensor y = allocate(scratch, x.shape(), x.dtype());
+  shared_->forward(x, hidden, saved.shared, y);
+  return y;
 }
 
 Tensor MoeLayer::backward_shared(const Tensor& dy, Arena& scratch, Saved& saved) {

@@ -48,6 +48,7 @@ class MoeLayer {
     Tensor expert_begin;  // int32 [E + 1]
     Experts::Alone experts_alone;
     Router::Losses losses;  // on the CPU; on a CUDA device report() makes them
+    Tensor figures;         // fp64, there: router.sums, and behind them expert_begin
     FeedForward::Saved shared;
   };
   // device: see RowLane. shared: one network on every token (shared experts side by side are one wider network), or
@@ -79,13 +80,14 @@ class MoeLayer {
   void backward(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);
 
  private:
-  void forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
+  void forward_pieces(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved, Tensor shared_y, Tensor y);
   void forward_rounds(const Tensor& x, Arena& scratch, Saved& saved, Tensor y);
   void backward_pieces(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight);
   void backward_rounds(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx, Tensor dslot_weight);
   bool goes_alone(const Tensor& x, double capacity_factor) const;
   void forward_alone(const Tensor& x, const Tensor& residual, Arena& arena, Arena& scratch, Saved& saved, Tensor y);
   void backward_alone(const Tensor& dy, Arena& scratch, Saved& saved, Tensor dx);
+  Tensor forward_shared(const Tensor& x, Arena& hidden, Arena& scratch, Saved& saved);  // [T, D]
   Tensor backward_shared(const Tensor& dy, Arena& scratch, Saved& saved);  // [T, D], the gradient of their input
 
   Router router_;

@@ -1,7 +1,5 @@
 #include "layers/moe/router.h"
 
-#include "comm/device/host_view.h"
-#include "layers/moe/balance.h"
 #include "layers/ops/convert.h"
 #include "layers/ops/softmax_topk.h"
 
@@ -25,16 +23,15 @@ void Router::sum(const Saved& saved) const {
   if (saved.sums.defined()) router_sums(saved.probabilities, saved.log_sum_exp, saved.sums);
 }
 
-Router::Losses Router::losses(const Saved& saved, std::span<const std::int64_t> chosen) const {
-  RouterFigures figures;
-  if (on_cpu(saved.probabilities)) {
-    figures = router_figures(saved.probabilities, saved.log_sum_exp, settings_.top_k, chosen);
-  } else {
-    Device& device = saved.sums.device();
-    const HostView<double> sums(device, static_cast<double*>(saved.sums.raw()), saved.sums.size());
-    figures = router_figures(sums.span(), saved.log_sum_exp.size(), settings_.top_k, chosen);
-  }
+Router::Losses Router::weighted(const RouterFigures& figures) const {
   return {settings_.aux_loss * figures.balance, settings_.z_loss * figures.z, figures.entropy};
+}
+Router::Losses Router::losses(const Saved& saved, std::span<const std::int64_t> chosen) const {
+  return weighted(router_figures(saved.probabilities, saved.log_sum_exp, settings_.top_k, chosen));
+}
+Router::Losses Router::losses(std::span<const double> sums, const Saved& saved,
+                              std::span<const std::int64_t> chosen) const {
+  return weighted(router_figures(sums, saved.log_sum_exp.size(), settings_.top_k, chosen));
 }
 
 Tensor Router::balance_gradient(const Saved& saved, std::span<const std::int64_t> chosen, Arena& scratch) const {

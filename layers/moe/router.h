@@ -3,6 +3,7 @@
 #pragma once
 
 #include "layers/dense/linear.h"
+#include "layers/moe/balance.h"
 
 #include <span>
 
@@ -35,8 +36,10 @@ class Router {
   const RouterSettings& settings() const { return settings_; }
   void pack() { linear_.pack(); }  // see PackedWeight
   void forward(const Tensor& x, Arena& arena, Arena& scratch, Saved& saved);
-  // chosen: [E], slots an expert was chosen for, before drops. On a CUDA device the host waits for saved.sums.
+  // chosen: [E], slots an expert was chosen for, before drops. On the CPU, and on a CUDA device from what saved.sums
+  // holds.
   Losses losses(const Saved& saved, std::span<const std::int64_t> chosen) const;
+  Losses losses(std::span<const double> sums, const Saved& saved, std::span<const std::int64_t> chosen) const;
   // saved.sums, where there is room for them.
   void sum(const Saved& saved) const;
   // dprobabilities: [E], what the balance loss gives each token alike, where the experts' counts are on the host.
@@ -46,6 +49,8 @@ class Router {
                 Arena& scratch, Tensor dx);
 
  private:
+  Losses weighted(const RouterFigures& figures) const;
+
   Linear linear_;
   RouterSettings settings_;
 };
