@@ -14,7 +14,7 @@ namespace cuda_emulation {
 namespace {
 
 constexpr std::size_t page = 4096;
-constexpr std::size_t alignment = 256;                     // as cudaMalloc gives it
+constexpr std::size_t alignment = 256;  // as cudaMalloc gives it
 // Addresses; blocks are never given the same ones again soon. ThreadSanitizer leaves less room.
 #ifdef SWITCHYARD_RACES
 constexpr std::size_t region_size = std::size_t(1) << 36;

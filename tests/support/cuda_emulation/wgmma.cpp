@@ -254,6 +254,7 @@ void wgmma_fence() {
 }
 
 void wgmma(const Wgmma& product, const std::source_location& place) {
+  const races::NotLookedAt emulation;  // one thread does the work of its warpgroup
   const unsigned number = thread_number();
   ThreadState& state = mine();
   if (threads_of_block() % 128 != 0) fail_in_kernel("wgmma wants whole warpgroups", place);
@@ -283,6 +284,7 @@ void wgmma_commit() {
 }
 
 void wgmma_wait(unsigned pending, const std::source_location& place) {
+  const races::NotLookedAt emulation;  // one thread does the work of its warpgroup
   const char nothing = 0;
   warp_gather(&nothing, place);  // all lanes have given what they give
   const unsigned first = thread_number() / warp_size * warp_size;
