@@ -10,9 +10,9 @@ namespace switchyard {
 namespace {
 
 void check(const char* op, const AttentionShape& s) {
-  require(s.sequences >= 0 && s.positions >= 0 && s.heads > 0 && s.kv_heads > 0 && s.head_dim > 0,
-          "{}: {} sequences of {} positions, {} heads, {} KV heads and head width {} are no shape", op, s.sequences,
-          s.positions, s.heads, s.kv_heads, s.head_dim);
+  require(s.sequences >= 0 && s.positions >= 0 && s.heads > 0 && s.kv_heads > 0 && s.head_dim > 0 && s.value_dim >= 0,
+          "{}: {} sequences of {} positions, {} heads, {} KV heads and head widths {} and {} are no shape", op,
+          s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim, s.value_dim);
   require(s.heads % s.kv_heads == 0, "{}: {} heads cannot share {} KV heads evenly", op, s.heads, s.kv_heads);
 }
 
@@ -24,29 +24,19 @@ DType activation_type(const char* op, const Tensor& q) {
   return q.dtype();
 }
 
-struct Shapes {
-  explicit Shapes(const AttentionShape& s)
-      : q({s.sequences * s.positions, s.heads * s.head_dim}),
-        kv({s.sequences * s.positions, s.kv_heads * s.head_dim}),
-        log_sum_exp({s.sequences * s.heads, s.positions}) {}
-  Shape q;
-  Shape kv;
-  Shape log_sum_exp;
-};
-
 }  // namespace
 
 void attention(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v, Arena& scratch,
                Tensor out, Tensor log_sum_exp, AttentionBy by) {
   const char* op = "attention";
   check(op, shape);
-  const Shapes wanted(shape);
+  const AttentionShapes wanted(shape);
   Device& device = scratch.device();
   const DType type = activation_type(op, q);
   check_tensor(op, "q", q, wanted.q, device, type);
-  check_tensor(op, "k", k, wanted.kv, device, type);
-  check_tensor(op, "v", v, wanted.kv, device, type);
-  check_tensor(op, "out", out, wanted.q, device, type);
+  check_tensor(op, "k", k, wanted.k, device, type);
+  check_tensor(op, "v", v, wanted.v, device, type);
+  check_tensor(op, "out", out, wanted.out, device, type);
   check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
   if (q.size() == 0) return;
   const double flops = attention_flops(shape, /*backward=*/false);
@@ -65,18 +55,18 @@ void attention_backward(const AttentionShape& shape, const Tensor& dout, const T
                         Tensor dk, Tensor dv, AttentionBy by) {
   const char* op = "attention_backward";
   check(op, shape);
-  const Shapes wanted(shape);
+  const AttentionShapes wanted(shape);
   Device& device = scratch.device();
   const DType type = activation_type(op, q);
-  check_tensor(op, "dout", dout, wanted.q, device, type);
+  check_tensor(op, "dout", dout, wanted.out, device, type);
   check_tensor(op, "q", q, wanted.q, device, type);
-  check_tensor(op, "k", k, wanted.kv, device, type);
-  check_tensor(op, "v", v, wanted.kv, device, type);
-  check_tensor(op, "out", out, wanted.q, device, type);
+  check_tensor(op, "k", k, wanted.k, device, type);
+  check_tensor(op, "v", v, wanted.v, device, type);
+  check_tensor(op, "out", out, wanted.out, device, type);
   check_tensor(op, "log_sum_exp", log_sum_exp, wanted.log_sum_exp, device);
   check_tensor(op, "dq", dq, wanted.q, device, type);
-  check_tensor(op, "dk", dk, wanted.kv, device, type);
-  check_tensor(op, "dv", dv, wanted.kv, device, type);
+  check_tensor(op, "dk", dk, wanted.k, device, type);
+  check_tensor(op, "dv", dv, wanted.v, device, type);
   if (q.size() == 0) return;
   const double flops = attention_flops(shape, /*backward=*/true);
   const PhaseTimer timer(Phase::Attention, flops);
@@ -100,8 +90,8 @@ void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor
   const DType type = activation_type(op, q);
   check_tensor(op, "q", q, {rows, shape.heads * shape.head_dim}, q.device(), type);
   check_tensor(op, "k_cache", k_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device(), type);
-  check_tensor(op, "v_cache", v_cache, {capacity, shape.kv_heads * shape.head_dim}, q.device(), type);
-  check_tensor(op, "out", out, q.shape(), q.device(), type);
+  check_tensor(op, "v_cache", v_cache, {capacity, shape.kv_heads * shape.value_width()}, q.device(), type);
+  check_tensor(op, "out", out, {rows, shape.heads * shape.value_width()}, q.device(), type);
   require(rows <= positions && positions <= capacity,
           "{}: {} positions must be at least the {} rows of q and at most the {} that the caches hold", op, positions,
           rows, capacity);
@@ -115,10 +105,10 @@ void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor
 double attention_flops(const AttentionShape& shape, bool backward) {
   const double positions = static_cast<double>(shape.positions);
   const double pairs = positions * (positions + 1) / 2;
-  // Forward: scores and weighted values. Backward: the gradients of P, q, k and v; that the scores are made once more
-  // is this implementation's choice and not counted.
-  const double products = backward ? 4 : 2;
-  return static_cast<double>(shape.sequences * shape.heads * shape.head_dim) * pairs * products * 2;
+  // Forward: scores and weighted values. Backward: the gradients of q and k, of v and P; that the scores are made once
+  // more is this implementation's choice and not counted.
+  const std::int64_t widths = shape.head_dim + shape.value_width();
+  return static_cast<double>(shape.sequences * shape.heads * widths) * pairs * (backward ? 2 : 1) * 2;
 }
 
 }  // namespace switchyard

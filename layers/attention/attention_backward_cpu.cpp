@@ -71,6 +71,7 @@ class Backward {
            const float* out, const float* log_sum_exp, float* dq, float* dk, float* dv)
       : shape_(shape),
         padded_(round_up(shape.head_dim, vector_width)),
+        padded_values_(round_up(shape.value_width(), vector_width)),
         scale_(1.0 / std::sqrt(static_cast<double>(shape.head_dim))),
         dout_(dout),
         q_(q),
@@ -87,7 +88,8 @@ class Backward {
   std::int64_t blocks() const { return (shape_.positions + attention_block - 1) / attention_block; }
 
   std::int64_t unit_size() const {
-    return blocks() * attention_block * (2 * shape_.head_dim + 3 * padded_) + attention_block * (3 * padded_ + 2);
+    const std::int64_t of_keys = shape_.head_dim + shape_.value_width() + 2 * padded_ + padded_values_;
+    return attention_block * (blocks() * of_keys + 2 * padded_ + padded_values_ + 2);
   }
   Unit unit(float* memory) const {
     const auto take = [&memory](std::int64_t size) {
@@ -96,17 +98,15 @@ class Backward {
       return taken;
     };
     const std::int64_t all = blocks() * attention_block;
-    const std::int64_t panels = all * shape_.head_dim;
-    const std::int64_t rows = attention_block * padded_;
     Unit u;
-    u.key_panels = take(panels);
-    u.value_panels = take(panels);
+    u.key_panels = take(all * shape_.head_dim);
+    u.value_panels = take(all * shape_.value_width());
     u.keys = take(all * padded_);
     u.dk = take(all * padded_);
-    u.dv = take(all * padded_);
-    u.q = take(rows);
-    u.dout = take(rows);
-    u.dq = take(rows);
+    u.dv = take(all * padded_values_);
+    u.q = take(attention_block * padded_);
+    u.dout = take(attention_block * padded_values_);
+    u.dq = take(attention_block * padded_);
     u.log_sum_exp = take(attention_block);
     u.d = take(attention_block);
     return u;
@@ -116,13 +116,14 @@ class Backward {
   void begin_keys(std::int64_t number, std::int64_t block, const Unit& u) const {
     const std::int64_t first = block * attention_block;
     const std::int64_t rows = rows_of(block);
-    const std::int64_t stride = shape_.kv_heads * shape_.head_dim;
-    const std::int64_t offset = kv_offset(number, first);
-    pack_panels(k_ + offset, stride, rows, shape_.head_dim, u.key_panels + first * shape_.head_dim);
-    pack_panels(v_ + offset, stride, rows, shape_.head_dim, u.value_panels + first * shape_.head_dim);
-    pack_rows(k_ + offset, stride, rows, shape_.head_dim, 1.0f, attention_block, padded_, u.keys + first * padded_);
+    const std::int64_t width = shape_.head_dim, values = shape_.value_width();
+    const float* const k = k_ + kv_head_at(number, first) * width;
+    pack_panels(k, shape_.kv_heads * width, rows, width, u.key_panels + first * width);
+    pack_panels(v_ + kv_head_at(number, first) * values, shape_.kv_heads * values, rows, values,
+                u.value_panels + first * values);
+    pack_rows(k, shape_.kv_heads * width, rows, width, 1.0f, attention_block, padded_, u.keys + first * padded_);
     std::fill_n(u.dk + first * padded_, attention_block * padded_, 0.0f);
-    std::fill_n(u.dv + first * padded_, attention_block * padded_, 0.0f);
+    std::fill_n(u.dv + first * padded_values_, attention_block * padded_values_, 0.0f);
   }
 
   // Packs a block of queries of the n-th query head of the unit, and what belongs to it.
@@ -130,11 +131,11 @@ class Backward {
     const F32 d;
     const std::int64_t rows = rows_of(block);
     const std::int64_t padded_rows = round_up(rows, strip_rows);
-    const std::int64_t stride = shape_.heads * shape_.head_dim;
-    const std::int64_t offset = q_offset(number, n, block);
+    const std::int64_t width = shape_.head_dim, values = shape_.value_width();
+    const std::int64_t at = head_at(number, n, block);
     const float scale = static_cast<float>(std::numbers::log2e * scale_);
-    pack_rows(q_ + offset, stride, rows, shape_.head_dim, scale, padded_rows, padded_, u.q);
-    pack_rows(dout_ + offset, stride, rows, shape_.head_dim, 1.0f, padded_rows, padded_, u.dout);
+    pack_rows(q_ + at * width, shape_.heads * width, rows, width, scale, padded_rows, padded_, u.q);
+    pack_rows(dout_ + at * values, shape_.heads * values, rows, values, 1.0f, padded_rows, padded_values_, u.dout);
     std::fill_n(u.dq, padded_rows * padded_, 0.0f);
 
     const std::int64_t sequence = number / shape_.kv_heads;
@@ -144,10 +145,10 @@ class Backward {
     std::fill_n(u.d, attention_block, 0.0f);
     for (std::int64_t r = 0; r < rows; ++r) {
       u.log_sum_exp[r] = log_sum_exp[r] * std::numbers::log2e_v<float>;
-      const float* out = out_ + offset + r * stride;
-      const float* dout = u.dout + r * padded_;
-      u.d[r] = sum_over(static_cast<std::size_t>(shape_.head_dim), [&](auto at, VecF32 sum) HWY_ATTR {
-        return hn::MulAdd(at.load(out), hn::Load(d, dout + at.i), sum);
+      const float* out = out_ + (at + r * shape_.heads) * values;
+      const float* dout = u.dout + r * padded_values_;
+      u.d[r] = sum_over(static_cast<std::size_t>(values), [&](auto lane, VecF32 sum) HWY_ATTR {
+        return hn::MulAdd(lane.load(out), hn::Load(d, dout + lane.i), sum);
       });
     }
   }
@@ -157,29 +158,30 @@ class Backward {
     const std::int64_t rows = rows_of(query_block);
     const std::int64_t keys = rows_of(key_block);
     const std::int64_t first = key_block * attention_block;
+    const std::int64_t values = shape_.value_width();
     for (std::int64_t r = 0; r < rows; r += strip_rows) {
       const std::int64_t visible = query_block * attention_block + r - first + 1;  // of row r
       const std::int64_t columns = round_up(std::min(attention_block, visible + strip_rows - 1), panel_width);
       const Right key_panels{u.key_panels + first * shape_.head_dim, panel_width, panel_width * shape_.head_dim};
-      const Right value_panels{u.value_panels + first * shape_.head_dim, panel_width, panel_width * shape_.head_dim};
+      const Right value_panels{u.value_panels + first * values, panel_width, panel_width * values};
       float* p_rows = p + r * attention_block;
       float* ds_rows = ds + r * attention_block;
       strip_product<Start::Zero>(shape_.head_dim, ByRows(u.q + r * padded_, padded_), key_panels,
                                  columns / vector_width, p_rows, attention_block);
-      strip_product<Start::Zero>(shape_.head_dim, ByRows(u.dout + r * padded_, padded_), value_panels,
+      strip_product<Start::Zero>(values, ByRows(u.dout + r * padded_values_, padded_values_), value_panels,
                                  columns / vector_width, ds_rows, attention_block);
       gradient_of_scores(p_rows, ds_rows, columns, visible, u.log_sum_exp + r, u.d + r);
     }
     for (std::int64_t key = 0; key < keys; key += strip_rows) {
       // Queries before the key see nothing of it.
       const std::int64_t begin = query_block == key_block ? key : 0;
-      const std::int64_t at = (first + key) * padded_;
       strip_product<Start::Memory>(rows - begin, ByColumns(p + begin * attention_block + key, attention_block),
-                                   Right{u.dout + begin * padded_, padded_, panel_width}, padded_ / vector_width,
-                                   u.dv + at, padded_);
+                                   Right{u.dout + begin * padded_values_, padded_values_, panel_width},
+                                   padded_values_ / vector_width, u.dv + (first + key) * padded_values_,
+                                   padded_values_);
       strip_product<Start::Memory>(rows - begin, ByColumns(ds + begin * attention_block + key, attention_block),
                                    Right{u.q + begin * padded_, padded_, panel_width}, padded_ / vector_width,
-                                   u.dk + at, padded_);
+                                   u.dk + (first + key) * padded_, padded_);
     }
   }
 
@@ -195,16 +197,18 @@ class Backward {
   }
 
   void finish_queries(std::int64_t number, std::int64_t n, std::int64_t block, std::int64_t r, const Unit& u) const {
-    const std::int64_t stride = shape_.heads * shape_.head_dim;
-    write_rows(u.dq + r * padded_, std::min(strip_rows, rows_of(block) - r), static_cast<float>(scale_), stride,
-               dq_ + q_offset(number, n, block) + r * stride);
+    const std::int64_t width = shape_.head_dim;
+    write_rows(u.dq + r * padded_, padded_, width, std::min(strip_rows, rows_of(block) - r), static_cast<float>(scale_),
+               shape_.heads, dq_ + (head_at(number, n, block) + r * shape_.heads) * width);
   }
   void finish_keys(std::int64_t number, std::int64_t block, const Unit& u) const {
     const std::int64_t first = block * attention_block;
-    const std::int64_t stride = shape_.kv_heads * shape_.head_dim;
-    const std::int64_t offset = kv_offset(number, first);
-    write_rows(u.dk + first * padded_, rows_of(block), std::numbers::ln2_v<float>, stride, dk_ + offset);
-    write_rows(u.dv + first * padded_, rows_of(block), 1.0f, stride, dv_ + offset);
+    const std::int64_t at = kv_head_at(number, first);
+    const std::int64_t width = shape_.head_dim, values = shape_.value_width();
+    write_rows(u.dk + first * padded_, padded_, width, rows_of(block), std::numbers::ln2_v<float>, shape_.kv_heads,
+               dk_ + at * width);
+    write_rows(u.dv + first * padded_values_, padded_values_, values, rows_of(block), 1.0f, shape_.kv_heads,
+               dv_ + at * values);
   }
 
   std::int64_t rows_of(std::int64_t block) const {
@@ -213,25 +217,28 @@ class Backward {
 
  private:
   std::int64_t head_of(std::int64_t number, std::int64_t n) const { return number % shape_.kv_heads * group() + n; }
-  std::int64_t kv_offset(std::int64_t number, std::int64_t position) const {
+  // Where a row of this head begins, in heads.
+  std::int64_t kv_head_at(std::int64_t number, std::int64_t position) const {
     const std::int64_t row = number / shape_.kv_heads * shape_.positions + position;
-    return (row * shape_.kv_heads + number % shape_.kv_heads) * shape_.head_dim;
+    return row * shape_.kv_heads + number % shape_.kv_heads;
   }
-  std::int64_t q_offset(std::int64_t number, std::int64_t n, std::int64_t block) const {
+  std::int64_t head_at(std::int64_t number, std::int64_t n, std::int64_t block) const {
     const std::int64_t row = number / shape_.kv_heads * shape_.positions + block * attention_block;
-    return (row * shape_.heads + head_of(number, n)) * shape_.head_dim;
+    return row * shape_.heads + head_of(number, n);
   }
-  void write_rows(const float* from, std::int64_t rows, float factor, std::int64_t stride, float* to) const {
+  // heads: as many as there are in a row of `to`.
+  static void write_rows(const float* from, std::int64_t from_stride, std::int64_t width, std::int64_t rows,
+                         float factor, std::int64_t heads, float* to) {
     const F32 d;
     const VecF32 scale = hn::Set(d, factor);
-    for (std::int64_t r = 0; r < rows; ++r, from += padded_, to += stride) {
-      for_lanes(static_cast<std::size_t>(shape_.head_dim),
+    for (std::int64_t r = 0; r < rows; ++r, from += from_stride, to += heads * width) {
+      for_lanes(static_cast<std::size_t>(width),
                 [&](auto at) HWY_ATTR { at.store(hn::Mul(hn::Load(d, from + at.i), scale), to); });
     }
   }
 
   AttentionShape shape_;
-  std::int64_t padded_;  // head_dim, filled up to whole vectors
+  std::int64_t padded_, padded_values_;  // the widths, filled up to whole vectors
   double scale_;
   const float* dout_;
   const float* q_;

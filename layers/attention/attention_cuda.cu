@@ -27,8 +27,8 @@ AttentionArguments<T> arguments_of(const AttentionShape& shape) {
   args.heads = to_int("the number of heads", shape.heads);
   args.kv_heads = to_int("the number of KV heads", shape.kv_heads);
   args.width_qk = to_int("the head width", shape.head_dim);
-  args.width_v = args.width_qk;
-  to_int("the width of all heads", shape.heads * shape.head_dim);
+  args.width_v = to_int("the width of a head's values", shape.value_width());
+  to_int("the width of all heads", shape.heads * std::max(shape.head_dim, shape.value_width()));
   args.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
   return args;
 }

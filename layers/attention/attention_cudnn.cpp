@@ -143,7 +143,8 @@ Cudnn* cudnn_of(Device& device) {
 }
 
 bool fits(const AttentionShape& shape) {
-  return shape.positions > 1 && shape.head_dim % 8 == 0 && shape.head_dim <= 256;
+  return shape.positions > 1 && shape.head_dim % 8 == 0 && shape.head_dim <= 256 && shape.value_width() % 8 == 0 &&
+         shape.value_width() <= shape.head_dim;
 }
 
 // run(cudnn, plans), and whether it did.
@@ -191,7 +192,8 @@ Bytes backward_memory(const AttentionShape& shape) {
   const std::int64_t rows = shape.sequences * shape.positions * shape.heads;
   const std::int64_t sums = rows * (shape.head_dim + 1) * size_of(DType::F32);
   // dk and dv of each query head, before those of a KV head are added up.
-  const std::int64_t of_heads = shape.heads == shape.kv_heads ? 0 : 2 * rows * shape.head_dim * size_of(DType::BF16);
+  const std::int64_t of_heads =
+      shape.heads == shape.kv_heads ? 0 : rows * (shape.head_dim + shape.value_width()) * size_of(DType::BF16);
   return Bytes(sums + of_heads);
 }
 

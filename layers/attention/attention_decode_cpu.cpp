@@ -19,19 +19,21 @@ namespace {
 
 constexpr std::int64_t keys_at_once = 96;
 
-// One query of one head over the first n keys, whose rows lie `stride` apart; out serves as the running sum.
-void decode_row(const float* q, const float* k, const float* v, std::int64_t n, std::int64_t stride,
-                std::int64_t head_dim, float* out) {
+// One query of one head over the first n keys, in rows of `heads` heads; out serves as the running sum.
+void decode_row(const float* q, const float* k, const float* v, std::int64_t n, std::int64_t heads,
+                std::int64_t head_dim, std::int64_t value_dim, float* out) {
   const F32 d;
   const auto width = static_cast<std::size_t>(head_dim);
+  const auto value_width = static_cast<std::size_t>(value_dim);
+  const std::int64_t stride = heads * head_dim, value_stride = heads * value_dim;
   const float scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(head_dim)));
   float highest = -std::numeric_limits<float>::infinity();
   float sum = 0;
-  std::fill_n(out, head_dim, 0.0f);
+  std::fill_n(out, value_dim, 0.0f);
   for (std::int64_t first = 0; first < n; first += keys_at_once) {
     const std::int64_t count = std::min(keys_at_once, n - first);
     const float* keys = k + first * stride;
-    const float* values = v + first * stride;
+    const float* values = v + first * value_stride;
     // Slot keys_at_once holds the previous highest score, so that its exponential is taken along with the others.
     alignas(64) float scores[keys_at_once + logical_lanes];
     std::fill_n(scores, keys_at_once + logical_lanes, -std::numeric_limits<float>::infinity());
@@ -49,15 +51,15 @@ void decode_row(const float* q, const float* k, const float* v, std::int64_t n, 
     const float rescale = scores[keys_at_once];
     const float added = sum_over(keys_at_once, [&](auto at, VecF32 s) HWY_ATTR { return hn::Add(s, at.load(scores)); });
     sum = sum * rescale + added;
-    for_lanes(width, [&](auto at) HWY_ATTR {
+    for_lanes(value_width, [&](auto at) HWY_ATTR {
       VecF32 total = hn::Mul(at.load(out), hn::Set(d, rescale));
       for (std::int64_t j = 0; j < count; ++j) {
-        total = hn::MulAdd(hn::Set(d, scores[j]), at.load(values + j * stride), total);
+        total = hn::MulAdd(hn::Set(d, scores[j]), at.load(values + j * value_stride), total);
       }
       at.store(total, out);
     });
   }
-  for_lanes(width, [&](auto at) HWY_ATTR { at.store(hn::Div(at.load(out), hn::Set(d, sum)), out); });
+  for_lanes(value_width, [&](auto at) HWY_ATTR { at.store(hn::Div(at.load(out), hn::Set(d, sum)), out); });
 }
 
 }  // namespace
@@ -69,8 +71,9 @@ void attention_decode(const AttentionShape& shape, const float* q, std::int64_t 
   for (std::int64_t i = 0; i < rows * shape.heads; ++i) {
     const std::int64_t row = i / shape.heads;
     const std::int64_t kv_head = i % shape.heads / group;
-    decode_row(q + i * shape.head_dim, k_cache + kv_head * shape.head_dim, v_cache + kv_head * shape.head_dim,
-               positions - rows + row + 1, shape.kv_heads * shape.head_dim, shape.head_dim, out + i * shape.head_dim);
+    const std::int64_t width = shape.head_dim, values = shape.value_width();
+    decode_row(q + i * width, k_cache + kv_head * width, v_cache + kv_head * values, positions - rows + row + 1,
+               shape.kv_heads, width, values, out + i * values);
   }
 }
 

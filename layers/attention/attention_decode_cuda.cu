@@ -19,7 +19,7 @@ struct DecodeArguments {
   const T* v;
   T* out;
   std::int64_t first;  // keys that the first row sees, less one
-  int heads, kv_heads, width;
+  int heads, kv_heads, width, width_v;
   float scale;
 };
 
@@ -36,14 +36,13 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(const DecodeA
   const std::int64_t row = blockIdx.y;
   const int head = static_cast<int>(blockIdx.x);
   const int kv_head = head / (args.heads / args.kv_heads);
-  const std::int64_t at = (row * args.heads + head) * args.width;
+  const std::int64_t of_row = row * args.heads + head;
   const std::int64_t stride = std::int64_t{args.kv_heads} * args.width;
+  const std::int64_t stride_v = std::int64_t{args.kv_heads} * args.width_v;
   const T* const k = args.k + std::int64_t{kv_head} * args.width;
-  const T* const v = args.v + std::int64_t{kv_head} * args.width;
-  for (int c = thread; c < args.width; c += threads) {
-    q[c] = to_float(args.q[at + c]) * args.scale;
-    sums[c] = 0;
-  }
+  const T* const v = args.v + std::int64_t{kv_head} * args.width_v;
+  for (int c = thread; c < args.width; c += threads) q[c] = to_float(args.q[of_row * args.width + c]) * args.scale;
+  for (int c = thread; c < args.width_v; c += threads) sums[c] = 0;
   __syncthreads();
 
   const std::int64_t keys = args.first + row + 1;
@@ -69,14 +68,16 @@ __global__ void __launch_bounds__(threads) attention_decode_kernel(const DecodeA
     highest = top;
     weights[thread] = weight;
     total = fmaf(total, factor, block_sum<threads>(weight, of_warps + warps));
-    for (int c = thread; c < args.width; c += threads) {
+    for (int c = thread; c < args.width_v; c += threads) {
       float sum = sums[c] * factor;
-      for (int j = 0; j < count; ++j) sum = fmaf(weights[j], to_float(v[(first + j) * stride + c]), sum);
+      for (int j = 0; j < count; ++j) sum = fmaf(weights[j], to_float(v[(first + j) * stride_v + c]), sum);
       sums[c] = sum;
     }
     __syncthreads();
   }
-  for (int c = thread; c < args.width; c += threads) args.out[at + c] = from_float<T>(sums[c] / total);
+  for (int c = thread; c < args.width_v; c += threads) {
+    args.out[of_row * args.width_v + c] = from_float<T>(sums[c] / total);
+  }
 }
 
 }  // namespace
@@ -92,14 +93,15 @@ void attention_decode(const AttentionShape& shape, const Tensor& q, const Tensor
                                   static_cast<int>(shape.heads),
                                   static_cast<int>(shape.kv_heads),
                                   static_cast<int>(shape.head_dim),
+                                  static_cast<int>(shape.value_width()),
                                   static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)))};
-    const std::size_t shared_bytes = 2 * sizeof(float) * static_cast<std::size_t>(shape.head_dim);
+    const std::size_t shared_bytes = sizeof(float) * static_cast<std::size_t>(shape.head_dim + shape.value_width());
     // A grid takes 65,535 rows at most, far more than a prompt has positions in memory; a longer one goes in pieces.
     constexpr std::int64_t most = 65535;
     for (std::int64_t begin = 0; begin < q.rows(); begin += most) {
       DecodeArguments<T> piece = args;
       piece.q += begin * shape.heads * shape.head_dim;
-      piece.out += begin * shape.heads * shape.head_dim;
+      piece.out += begin * shape.heads * shape.value_width();
       piece.first += begin;
       const std::int64_t rows = q.rows() - begin < most ? q.rows() - begin : most;
       launch(stream_of(q.device()), attention_decode_kernel<T>,

@@ -96,6 +96,7 @@ class Forward {
   Forward(const AttentionShape& shape, const float* q, const float* k, const float* v, float* out, float* log_sum_exp)
       : shape_(shape),
         padded_(round_up(shape.head_dim, vector_width)),
+        padded_values_(round_up(shape.value_width(), vector_width)),
         q_(q),
         k_(k),
         v_(v),
@@ -106,24 +107,26 @@ class Forward {
   std::int64_t group() const { return shape_.heads / shape_.kv_heads; }      // query heads a KV head
   std::int64_t blocks() const { return (shape_.positions + attention_block - 1) / attention_block; }
 
-  std::int64_t packed_size() const { return blocks() * attention_block * (shape_.head_dim + padded_); }
+  std::int64_t packed_size() const { return blocks() * attention_block * (shape_.head_dim + padded_values_); }
   PackedHead packed_head(float* memory) const {
     return {memory, memory + blocks() * attention_block * shape_.head_dim};
   }
-  std::int64_t workspace_size() const { return attention_block * 2 * padded_ + strip_rows * attention_block; }
+  std::int64_t workspace_size() const { return attention_block * (padded_ + padded_values_ + strip_rows); }
   Workspace workspace(float* memory) const {
-    return {memory, memory + attention_block * padded_, memory + 2 * attention_block * padded_};
+    return {memory, memory + attention_block * padded_, memory + attention_block * (padded_ + padded_values_)};
   }
 
   // One block of keys and values of a unit.
   void pack(std::int64_t unit, std::int64_t block, const PackedHead& to) const {
     const std::int64_t first = block * attention_block;
     const std::int64_t rows = std::min(attention_block, shape_.positions - first);
-    const std::int64_t stride = shape_.kv_heads * shape_.head_dim;
-    const std::int64_t offset =
-        (unit / shape_.kv_heads * shape_.positions + first) * stride + unit % shape_.kv_heads * shape_.head_dim;
-    pack_panels(k_ + offset, stride, rows, shape_.head_dim, to.keys + first * shape_.head_dim);
-    pack_rows(v_ + offset, stride, rows, shape_.head_dim, 1.0f, attention_block, padded_, to.values + first * padded_);
+    // The block's first row of this head among rows of all KV heads, so many heads before it.
+    const std::int64_t before =
+        (unit / shape_.kv_heads * shape_.positions + first) * shape_.kv_heads + unit % shape_.kv_heads;
+    const std::int64_t width = shape_.head_dim, values = shape_.value_width();
+    pack_panels(k_ + before * width, shape_.kv_heads * width, rows, width, to.keys + first * width);
+    pack_rows(v_ + before * values, shape_.kv_heads * values, rows, values, 1.0f, attention_block, padded_values_,
+              to.values + first * padded_values_);
   }
 
   // One block of queries of the n-th query head of a unit, over all the keys that it sees.
@@ -138,7 +141,7 @@ class Forward {
     const std::int64_t offset = (sequence * shape_.positions + first) * stride + head * shape_.head_dim;
     const double scale = std::numbers::log2e / std::sqrt(static_cast<double>(shape_.head_dim));
     pack_rows(q_ + offset, stride, rows, shape_.head_dim, static_cast<float>(scale), padded_rows, padded_, work.q);
-    std::fill_n(work.out, padded_rows * padded_, 0.0f);
+    std::fill_n(work.out, padded_rows * padded_values_, 0.0f);
 
     Strip strips[strips_per_block];
     for (Strip& strip : strips) {
@@ -147,13 +150,15 @@ class Forward {
     }
     for (std::int64_t key = 0; key <= first; key += attention_block) {
       for (std::int64_t r = 0; r < padded_rows; r += strip_rows) {
-        key_block(first + r - key, packed.keys + key * shape_.head_dim, packed.values + key * padded_,
-                  work.q + r * padded_, strips[r / strip_rows], work.out + r * padded_, work.scores);
+        key_block(first + r - key, packed.keys + key * shape_.head_dim, packed.values + key * padded_values_,
+                  work.q + r * padded_, strips[r / strip_rows], work.out + r * padded_values_, work.scores);
       }
     }
+    const std::int64_t out_stride = shape_.heads * shape_.value_width();
+    float* const out = out_ + (sequence * shape_.positions + first) * out_stride + head * shape_.value_width();
     for (std::int64_t r = 0; r < padded_rows; r += strip_rows) {
-      finish(strips[r / strip_rows], work.out + r * padded_, std::min(strip_rows, rows - r), out_ + offset + r * stride,
-             log_sum_exp_ + (sequence * shape_.heads + head) * shape_.positions + first + r);
+      finish(strips[r / strip_rows], work.out + r * padded_values_, std::min(strip_rows, rows - r),
+             out + r * out_stride, log_sum_exp_ + (sequence * shape_.heads + head) * shape_.positions + first + r);
     }
   }
 
@@ -168,8 +173,8 @@ class Forward {
                                Right{keys, panel_width, panel_width * shape_.head_dim}, columns / vector_width, scores,
                                attention_block);
     running_softmax(scores, columns, distance + 1, strip, rescale);
-    strip_product<Start::Scaled>(seen, ByRows(scores, attention_block), Right{values, padded_, panel_width},
-                                 padded_ / vector_width, out, padded_, rescale);
+    strip_product<Start::Scaled>(seen, ByRows(scores, attention_block), Right{values, padded_values_, panel_width},
+                                 padded_values_ / vector_width, out, padded_values_, rescale);
   }
 
   void finish(const Strip& strip, const float* sums, std::int64_t rows, float* out, float* log_sum_exp) const {
@@ -185,15 +190,15 @@ class Forward {
     std::copy_n(logarithm, rows, log_sum_exp);
     for (std::int64_t r = 0; r < rows; ++r) {
       const VecF32 factor = hn::Set(d, inverse[r]);
-      const float* from = sums + r * padded_;
-      float* to = out + r * shape_.heads * shape_.head_dim;
-      for_lanes(static_cast<std::size_t>(shape_.head_dim),
+      const float* from = sums + r * padded_values_;
+      float* to = out + r * shape_.heads * shape_.value_width();
+      for_lanes(static_cast<std::size_t>(shape_.value_width()),
                 [&](auto at) HWY_ATTR { at.store(hn::Mul(hn::Load(d, from + at.i), factor), to); });
     }
   }
 
   AttentionShape shape_;
-  std::int64_t padded_;  // head_dim, filled up to whole vectors
+  std::int64_t padded_, padded_values_;  // the widths, filled up to whole vectors
   const float* q_;
   const float* k_;
   const float* v_;

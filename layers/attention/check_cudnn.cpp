@@ -38,21 +38,19 @@ double difference_from_ours(Device& device, const AttentionShape& shape,
                             const std::function<void(const AttentionTensors&)>& forward,
                             const std::function<void(const AttentionTensors&, Arena& scratch)>& backward) {
   Arena arena(device);
-  const Shape of_q = {shape.sequences * shape.positions, shape.heads * shape.head_dim};
-  const Shape of_k = {shape.sequences * shape.positions, shape.kv_heads * shape.head_dim};
-  const Shape of_sums = {shape.sequences * shape.heads, shape.positions};
+  const AttentionShapes of(shape);
   const auto results = [&](AttentionTensors inputs) {
-    inputs.dq = allocate(arena, of_q, DType::BF16);
-    inputs.dk = allocate(arena, of_k, DType::BF16);
-    inputs.dv = allocate(arena, of_k, DType::BF16);
+    inputs.dq = allocate(arena, of.q, DType::BF16);
+    inputs.dk = allocate(arena, of.k, DType::BF16);
+    inputs.dv = allocate(arena, of.v, DType::BF16);
     return inputs;
   };
-  AttentionTensors inputs{.q = random_tensor(arena, of_q, 1),
-                          .k = random_tensor(arena, of_k, 2),
-                          .v = random_tensor(arena, of_k, 3),
-                          .out = allocate(arena, of_q, DType::BF16),
-                          .log_sum_exp = allocate(arena, of_sums),
-                          .dout = random_tensor(arena, of_q, 4),
+  AttentionTensors inputs{.q = random_tensor(arena, of.q, 1),
+                          .k = random_tensor(arena, of.k, 2),
+                          .v = random_tensor(arena, of.v, 3),
+                          .out = allocate(arena, of.out, DType::BF16),
+                          .log_sum_exp = allocate(arena, of.log_sum_exp),
+                          .dout = random_tensor(arena, of.out, 4),
                           .dq = {},
                           .dk = {},
                           .dv = {}};
@@ -60,8 +58,8 @@ double difference_from_ours(Device& device, const AttentionShape& shape,
   cuda::attention(shape, ours.q, ours.k, ours.v, ours.out, ours.log_sum_exp);
   cuda::attention_backward(shape, ours.dout, ours.q, ours.k, ours.v, ours.out, ours.log_sum_exp, arena, ours.dq,
                            ours.dk, ours.dv);
-  inputs.out = allocate(arena, of_q, DType::BF16);
-  inputs.log_sum_exp = allocate(arena, of_sums);
+  inputs.out = allocate(arena, of.out, DType::BF16);
+  inputs.log_sum_exp = allocate(arena, of.log_sum_exp);
   const AttentionTensors theirs = results(inputs);
   forward(theirs);
   backward(theirs, arena);

@@ -5,13 +5,18 @@
 namespace switchyard::cudnn {
 namespace {
 
-// B sequences, H query heads, G KV heads, S positions, C head width
+// B sequences, H query heads, G KV heads, S positions, C head width, W of values
 struct Sizes {
   explicit Sizes(const AttentionShape& shape)
-      : b(shape.sequences), h(shape.heads), g(shape.kv_heads), s(shape.positions), c(shape.head_dim) {}
+      : b(shape.sequences),
+        h(shape.heads),
+        g(shape.kv_heads),
+        s(shape.positions),
+        c(shape.head_dim),
+        w(shape.value_width()) {}
   Extents of_queries(std::int64_t columns) const { return {b, h, s, columns}; }
   Extents of_keys(std::int64_t columns) const { return {b, g, s, columns}; }
-  std::int64_t b, h, g, s, c;
+  std::int64_t b, h, g, s, c, w;
 };
 
 // A tensor [B * S, heads * columns] of ours, seen as [B, heads, S, columns].
@@ -52,10 +57,11 @@ Graph::Value transposed(Graph& graph, const Sizes& n, Graph::Value x) {
   return y;
 }
 
-// result [B, G, S, C] = a b, summed over the query heads of each KV head.
-void product_of_heads(Graph& graph, const Sizes& n, Graph::Value a, Graph::Value b, Graph::Value result) {
+// result [B, G, S, width] = a b, summed over the query heads of each KV head.
+void product_of_heads(Graph& graph, const Sizes& n, Graph::Value a, Graph::Value b, std::int64_t width,
+                      Graph::Value result) {
   if (n.h == n.g) return graph.product(a, b, result);
-  const Graph::Value of_each_head = graph.between(n.of_queries(n.c), CUDNN_DATA_BFLOAT16);
+  const Graph::Value of_each_head = graph.between(n.of_queries(width), CUDNN_DATA_BFLOAT16);
   graph.product(a, b, of_each_head);
   graph.reduce(CUDNN_REDUCE_TENSOR_ADD, of_each_head, result);
 }
@@ -68,7 +74,7 @@ Plan plan_forward(const AttentionShape& shape, const Target& target) {
   Graph graph;
   const Graph::Value q = rows(graph, Q, n.of_queries(n.c));
   const Graph::Value k = columns(graph, K, n.of_keys(n.c));
-  const Graph::Value v = rows(graph, V, n.of_keys(n.c));
+  const Graph::Value v = rows(graph, V, n.of_keys(n.w));
 
   Graph::Value scores = graph.between(n.of_queries(n.s));
   graph.product(q, k, scores);
@@ -89,7 +95,7 @@ Plan plan_forward(const AttentionShape& shape, const Target& target) {
   const Graph::Value weights = graph.between(n.of_queries(n.s), CUDNN_DATA_BFLOAT16);
   graph.pointwise(CUDNN_POINTWISE_DIV, exponentials, sum, weights);
 
-  graph.product(weights, v, rows(graph, Out, n.of_queries(n.c)));
+  graph.product(weights, v, rows(graph, Out, n.of_queries(n.w)));
   return graph.plan(target);
 }
 
@@ -99,14 +105,14 @@ Plan plan_backward(const AttentionShape& shape, const Target& target) {
   Graph graph;
   const Graph::Value q = rows(graph, Q, n.of_queries(n.c));
   const Graph::Value k = columns(graph, K, n.of_keys(n.c));
-  const Graph::Value v = columns(graph, V, n.of_keys(n.c));
-  const Graph::Value dout = rows(graph, DOut, n.of_queries(n.c));
+  const Graph::Value v = columns(graph, V, n.of_keys(n.w));
+  const Graph::Value dout = rows(graph, DOut, n.of_queries(n.w));
   const Graph::Value scale = graph.scalar(Scale);
 
-  const Graph::Value products = graph.between(n.of_queries(n.c));
+  const Graph::Value products = graph.between(n.of_queries(n.w));
   const Graph::Value sums = graph.between(a_row);
   const Graph::Value mean = graph.memory(Mean, a_row, strides_of(a_row), CUDNN_DATA_FLOAT);
-  graph.pointwise(CUDNN_POINTWISE_MUL, dout, rows(graph, Out, n.of_queries(n.c)), products);
+  graph.pointwise(CUDNN_POINTWISE_MUL, dout, rows(graph, Out, n.of_queries(n.w)), products);
   graph.reduce(CUDNN_REDUCE_TENSOR_ADD, products, sums);
   graph.pointwise(CUDNN_POINTWISE_MUL, sums, graph.scalar(One), mean);
 
@@ -118,7 +124,7 @@ Plan plan_backward(const AttentionShape& shape, const Target& target) {
                   below);
   const Graph::Value weights = graph.between(n.of_queries(n.s));
   graph.pointwise(CUDNN_POINTWISE_EXP, masked(graph, n, below), weights);
-  product_of_heads(graph, n, transposed(graph, n, weights), dout, rows(graph, DV, n.of_keys(n.c)));
+  product_of_heads(graph, n, transposed(graph, n, weights), dout, n.w, rows(graph, DV, n.of_keys(n.w)));
 
   const Graph::Value dweights = graph.between(n.of_queries(n.s));
   const Graph::Value differences = graph.between(n.of_queries(n.s));
@@ -127,7 +133,7 @@ Plan plan_backward(const AttentionShape& shape, const Target& target) {
   graph.pointwise(CUDNN_POINTWISE_SUB, dweights, mean, differences);
   graph.pointwise(CUDNN_POINTWISE_MUL, differences, weights, slopes);
   const Graph::Value dscores = scaled(graph, n, slopes, scale);
-  product_of_heads(graph, n, transposed(graph, n, dscores), q, rows(graph, DK, n.of_keys(n.c)));
+  product_of_heads(graph, n, transposed(graph, n, dscores), q, n.c, rows(graph, DK, n.of_keys(n.c)));
 
   // K once more, not transposed: the view that cuDNN knows for the same memory.
   const Extents keys = n.of_keys(n.c);

@@ -14,30 +14,24 @@ using namespace switchyard::test;
 
 namespace {
 
-std::int64_t q_size(const AttentionShape& s) {
-  return s.sequences * s.positions * s.heads * s.head_dim;
-}
-std::int64_t kv_size(const AttentionShape& s) {
-  return s.sequences * s.positions * s.kv_heads * s.head_dim;
-}
-
 struct Inputs {
   std::vector<float> q, k, v, dout;
 };
 Inputs make_inputs(const AttentionShape& s, double deviation = 1) {
-  return {random_values(q_size(s), 1, deviation), random_values(kv_size(s), 2, deviation), random_values(kv_size(s), 3),
-          random_values(q_size(s), 4)};
+  const AttentionShapes of(s);
+  return {random_values(of.q.size(), 1, deviation), random_values(of.k.size(), 2, deviation),
+          random_values(of.v.size(), 3), random_values(of.out.size(), 4)};
 }
 
 template <class T>
 struct Results {
   std::vector<T> out, log_sum_exp, dq, dk, dv;
-  explicit Results(const AttentionShape& s)
-      : out(usize(q_size(s))),
-        log_sum_exp(usize(s.sequences * s.heads * s.positions)),
-        dq(out.size()),
-        dk(usize(kv_size(s))),
-        dv(dk.size()) {}
+  explicit Results(const AttentionShapes& of)
+      : out(usize(of.out.size())),
+        log_sum_exp(usize(of.log_sum_exp.size())),
+        dq(usize(of.q.size())),
+        dk(usize(of.k.size())),
+        dv(usize(of.v.size())) {}
   std::vector<T> all() const {
     std::vector<T> joined;
     for (const auto* part : {&out, &log_sum_exp, &dq, &dk, &dv})
@@ -47,14 +41,14 @@ struct Results {
 };
 
 Results<float> run(const AttentionShape& s, const Inputs& in) {
-  Results<float> r(s);
+  const AttentionShapes of(s);
+  Results<float> r(of);
   Arena scratch(cpu_device());
-  const Shape q{s.sequences * s.positions, s.heads * s.head_dim};
-  const Shape kv{s.sequences * s.positions, s.kv_heads * s.head_dim};
-  const Tensor log_sum_exp = view(r.log_sum_exp, {s.sequences * s.heads, s.positions});
-  attention(s, view(in.q, q), view(in.k, kv), view(in.v, kv), scratch, view(r.out, q), log_sum_exp);
-  attention_backward(s, view(in.dout, q), view(in.q, q), view(in.k, kv), view(in.v, kv), view(r.out, q), log_sum_exp,
-                     scratch, view(r.dq, q), view(r.dk, kv), view(r.dv, kv));
+  const Tensor q = view(in.q, of.q), k = view(in.k, of.k), v = view(in.v, of.v), out = view(r.out, of.out);
+  const Tensor log_sum_exp = view(r.log_sum_exp, of.log_sum_exp);
+  attention(s, q, k, v, scratch, out, log_sum_exp);
+  attention_backward(s, view(in.dout, of.out), q, k, v, out, log_sum_exp, scratch, view(r.dq, of.q), view(r.dk, of.k),
+                     view(r.dv, of.v));
   REQUIRE(scratch.in_use() == Bytes(0));
   return r;
 }
@@ -66,7 +60,7 @@ enum class Fault { None, SeesOneKeyTooMany, MissesTheFirstKey, NoScale, Neighbou
 template <class T>
 Results<double> oracle(const AttentionShape& s, const std::vector<T>& q, const std::vector<T>& k,
                        const std::vector<T>& v, const std::vector<float>& dout, Fault fault = Fault::None) {
-  Results<double> r(s);
+  Results<double> r{AttentionShapes(s)};
   const std::int64_t n = s.positions;
   const std::int64_t width = s.head_dim;
   const double scale = fault == Fault::NoScale ? 1.0 : 1.0 / std::sqrt(static_cast<double>(width));
@@ -76,37 +70,42 @@ Results<double> oracle(const AttentionShape& s, const std::vector<T>& q, const s
       std::int64_t g = h / (s.heads / s.kv_heads);
       if (fault == Fault::NeighboursHead) g = h % s.kv_heads;
       for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t values = s.value_width();
         const std::size_t row = usize(((b * n + i) * s.heads + h) * width);
-        const auto kv_row = [&](std::int64_t j) { return usize(((b * n + j) * s.kv_heads + g) * width); };
+        const std::size_t out_row = usize(((b * n + i) * s.heads + h) * values);
+        const auto k_row = [&](std::int64_t j) { return usize(((b * n + j) * s.kv_heads + g) * width); };
+        const auto v_row = [&](std::int64_t j) { return usize(((b * n + j) * s.kv_heads + g) * values); };
         const std::int64_t begin = fault == Fault::MissesTheFirstKey && i > 0 ? 1 : 0;
         const std::int64_t end = std::min(n, i + (fault == Fault::SeesOneKeyTooMany ? 2 : 1));
-        const auto dot = [&](const auto& a, std::size_t at, const auto& c, std::size_t from) {
+        const auto dot = [](const auto& a, std::size_t at, const auto& c, std::size_t from, std::int64_t size) {
           double sum = 0;
-          for (std::size_t x = 0; x < usize(width); ++x) {
+          for (std::size_t x = 0; x < usize(size); ++x) {
             sum += static_cast<double>(a[at + x]) * static_cast<double>(c[from + x]);
           }
           return sum;
         };
         double highest = -INFINITY, sum = 0, mean = 0;
         for (std::int64_t j = begin; j < end; ++j) {
-          p[usize(j)] = scale * dot(q, row, k, kv_row(j));
+          p[usize(j)] = scale * dot(q, row, k, k_row(j), width);
           highest = std::max(highest, p[usize(j)]);
         }
         for (std::int64_t j = begin; j < end; ++j) sum += p[usize(j)] = std::exp(p[usize(j)] - highest);
         r.log_sum_exp[usize((b * s.heads + h) * n + i)] = highest + std::log(sum);
         for (std::int64_t j = begin; j < end; ++j) {
           p[usize(j)] /= sum;
-          dp[usize(j)] = dot(dout, row, v, kv_row(j));
+          dp[usize(j)] = dot(dout, out_row, v, v_row(j), values);
           mean += p[usize(j)] * dp[usize(j)];
         }
         for (std::int64_t j = begin; j < end; ++j) {
           const double weight = p[usize(j)];
           const double slope = weight * (dp[usize(j)] - mean) * scale;
+          for (std::size_t c = 0; c < usize(values); ++c) {
+            r.out[out_row + c] += weight * static_cast<double>(v[v_row(j) + c]);
+            r.dv[v_row(j) + c] += weight * static_cast<double>(dout[out_row + c]);
+          }
           for (std::size_t c = 0; c < usize(width); ++c) {
-            r.out[row + c] += weight * static_cast<double>(v[kv_row(j) + c]);
-            r.dv[kv_row(j) + c] += weight * static_cast<double>(dout[row + c]);
-            r.dq[row + c] += slope * static_cast<double>(k[kv_row(j) + c]);
-            r.dk[kv_row(j) + c] += slope * static_cast<double>(q[row + c]);
+            r.dq[row + c] += slope * static_cast<double>(k[k_row(j) + c]);
+            r.dk[k_row(j) + c] += slope * static_cast<double>(q[row + c]);
           }
         }
       }
@@ -126,13 +125,29 @@ constexpr double tolerance = 1e-5;
 
 TEST_CASE("attention and its gradients against the plain form") {
   const std::vector<AttentionShape> shapes = {
-      {1, 1, 1, 1, 1},   {1, 7, 1, 1, 3},    {2, 5, 2, 1, 8},   {3, 13, 6, 2, 5},    {1, 64, 4, 4, 64},
-      {1, 95, 2, 2, 16}, {1, 96, 2, 1, 20},  {2, 97, 3, 1, 33}, {1, 100, 2, 2, 128}, {1, 129, 4, 2, 80},
-      {1, 193, 1, 1, 1}, {1, 250, 2, 1, 64}, {5, 31, 3, 3, 24}, {1, 389, 2, 2, 17},  {1, 1023, 1, 1, 64},
+      {1, 1, 1, 1, 1},
+      {1, 7, 1, 1, 3},
+      {2, 5, 2, 1, 8},
+      {3, 13, 6, 2, 5},
+      {1, 64, 4, 4, 64},
+      {1, 95, 2, 2, 16},
+      {1, 96, 2, 1, 20},
+      {2, 97, 3, 1, 33},
+      {1, 100, 2, 2, 128},
+      {1, 129, 4, 2, 80},
+      {1, 193, 1, 1, 1},
+      {1, 250, 2, 1, 64},
+      {5, 31, 3, 3, 24},
+      {1, 389, 2, 2, 17},
+      {1, 1023, 1, 1, 64},
+      // Values narrower than keys, as MLA has them, and wider.
+      {2, 130, 4, 4, 192, 128},
+      {1, 97, 4, 2, 24, 7},
+      {1, 100, 2, 1, 5, 33},
   };
   for (const AttentionShape& s : shapes) {
     const Inputs in = make_inputs(s);
-    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim, s.value_dim);
     REQUIRE(difference(run(s, in), oracle(s, in.q, in.k, in.v, in.dout)) < tolerance);
   }
 }
@@ -241,23 +256,24 @@ TEST_CASE("a NaN comes out where it is seen") {
 }
 
 TEST_CASE("decoding gives the rows of the whole") {
-  for (const AttentionShape& s : {AttentionShape{1, 1, 1, 1, 1}, AttentionShape{1, 230, 4, 2, 20},
-                                  AttentionShape{1, 97, 3, 1, 64}, AttentionShape{1, 192, 2, 2, 5}}) {
+  for (const AttentionShape& s :
+       {AttentionShape{1, 1, 1, 1, 1}, AttentionShape{1, 230, 4, 2, 20}, AttentionShape{1, 97, 3, 1, 64},
+        AttentionShape{1, 192, 2, 2, 5}, AttentionShape{1, 100, 2, 1, 24, 16}}) {
     const Inputs in = make_inputs(s);
     const Results<float> whole = run(s, in);
     // The caches have room for more positions than there are; what lies there must not be read.
     const std::int64_t capacity = s.positions + 3;
-    const std::int64_t kv_width = s.kv_heads * s.head_dim;
+    const std::int64_t k_width = s.kv_heads * s.head_dim, v_width = s.kv_heads * s.value_width();
     std::vector<float> k_cache(in.k), v_cache(in.v);
-    k_cache.resize(usize(capacity * kv_width), std::nanf(""));
-    v_cache.resize(usize(capacity * kv_width), std::nanf(""));
-    const Tensor k = view(k_cache, {capacity, kv_width});
-    const Tensor v = view(v_cache, {capacity, kv_width});
-    const std::int64_t width = s.heads * s.head_dim;
+    k_cache.resize(usize(capacity * k_width), std::nanf(""));
+    v_cache.resize(usize(capacity * v_width), std::nanf(""));
+    const Tensor k = view(k_cache, {capacity, k_width});
+    const Tensor v = view(v_cache, {capacity, v_width});
+    const std::int64_t width = s.heads * s.head_dim, out_width = s.heads * s.value_width();
     const auto decode = [&](std::int64_t first, std::int64_t rows) {
       const std::vector<float> q(in.q.begin() + first * width, in.q.begin() + (first + rows) * width);
-      std::vector<float> out(q.size());
-      attention_decode(s, view(q, {rows, width}), k, v, first + rows, view(out, {rows, width}));
+      std::vector<float> out(usize(rows * out_width));
+      attention_decode(s, view(q, {rows, width}), k, v, first + rows, view(out, {rows, out_width}));
       return out;
     };
     REQUIRE(worst_error(decode(0, s.positions), whole.out, 1.0) < tolerance);  // the prompt at once
@@ -271,9 +287,9 @@ TEST_CASE("decoding gives the rows of the whole") {
     // A cache that is one position behind is noticed.
     if (s.positions > 1) {
       const std::vector<float> q(in.q.begin() + width, in.q.begin() + 2 * width);
-      std::vector<float> out(q.size());
-      attention_decode(s, view(q, {1, width}), k, v, 1, view(out, {1, width}));
-      const std::vector<float> wanted(whole.out.begin() + width, whole.out.begin() + 2 * width);
+      std::vector<float> out(usize(out_width));
+      attention_decode(s, view(q, {1, width}), k, v, 1, view(out, {1, out_width}));
+      const std::vector<float> wanted(whole.out.begin() + out_width, whole.out.begin() + 2 * out_width);
       REQUIRE(worst_error(out, wanted, 1.0) > 100 * tolerance);
     }
   }

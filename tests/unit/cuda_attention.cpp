@@ -17,23 +17,14 @@ using namespace switchyard::test;
 
 namespace {
 
-Shape q_shape(const AttentionShape& s) {
-  return {s.sequences * s.positions, s.heads * s.head_dim};
-}
-Shape kv_shape(const AttentionShape& s) {
-  return {s.sequences * s.positions, s.kv_heads * s.head_dim};
-}
-Shape sums_shape(const AttentionShape& s) {
-  return {s.sequences * s.heads, s.positions};
-}
-
 struct Inputs {
   std::vector<float> q, k, v, dout;
 };
 Inputs make_inputs(const AttentionShape& s, DType dtype, double deviation = 1) {
-  return {rounded(random_values(q_shape(s).size(), 1, deviation), dtype),
-          rounded(random_values(kv_shape(s).size(), 2, deviation), dtype),
-          rounded(random_values(kv_shape(s).size(), 3), dtype), rounded(random_values(q_shape(s).size(), 4), dtype)};
+  const AttentionShapes of(s);
+  return {rounded(random_values(of.q.size(), 1, deviation), dtype),
+          rounded(random_values(of.k.size(), 2, deviation), dtype), rounded(random_values(of.v.size(), 3), dtype),
+          rounded(random_values(of.out.size(), 4), dtype)};
 }
 
 struct Results {
@@ -43,15 +34,15 @@ struct Results {
 // Backward gets the out and log_sum_exp of `forward`, where that is given.
 Results run(Device& device, const AttentionShape& s, const Inputs& in, DType dtype, const Results* forward = nullptr,
             AttentionBy by = AttentionBy::Ours) {
-  const DeviceTensor q(device, in.q, q_shape(s), dtype), k(device, in.k, kv_shape(s), dtype);
-  const DeviceTensor v(device, in.v, kv_shape(s), dtype), dout(device, in.dout, q_shape(s), dtype);
-  const DeviceTensor out(device, q_shape(s), dtype), log_sum_exp(device, sums_shape(s));
-  const DeviceTensor dq(device, q_shape(s), dtype), dk(device, kv_shape(s), dtype), dv(device, kv_shape(s), dtype);
+  const AttentionShapes of(s);
+  const DeviceTensor q(device, in.q, of.q, dtype), k(device, in.k, of.k, dtype);
+  const DeviceTensor v(device, in.v, of.v, dtype), dout(device, in.dout, of.out, dtype);
+  const DeviceTensor out(device, of.out, dtype), log_sum_exp(device, of.log_sum_exp);
+  const DeviceTensor dq(device, of.q, dtype), dk(device, of.k, dtype), dv(device, of.v, dtype);
   Arena scratch(device);
   attention(s, q, k, v, scratch, out, log_sum_exp, by);
   if (forward != nullptr) {
-    const DeviceTensor given(device, forward->out, q_shape(s), dtype),
-        sums(device, forward->log_sum_exp, sums_shape(s));
+    const DeviceTensor given(device, forward->out, of.out, dtype), sums(device, forward->log_sum_exp, of.log_sum_exp);
     attention_backward(s, dout, q, k, v, given, sums, scratch, dq, dk, dv, by);
   } else {
     attention_backward(s, dout, q, k, v, out, log_sum_exp, scratch, dq, dk, dv, by);
@@ -99,8 +90,10 @@ TEST_CASE("attention and its gradients are the CPU's in fp32") {
            {1, 130, 2, 1, 80},
            {1, 70, 1, 1, 130},
            {1, 20, 1, 1, 300},
+           {1, 70, 2, 1, 24, 7},  // values narrower than keys,
+           {2, 33, 2, 2, 9, 40},  // and wider
        }) {
-    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim, s.value_dim);
     CHECK(error_on(device, s, DType::F32) < tolerance(DType::F32));
   }
 }
@@ -120,10 +113,13 @@ TEST_CASE("attention and its gradients are the CPU's in bf16") {
            {1, 65, 1, 1, 160},
            {1, 70, 2, 1, 192},
            {1, 100, 1, 1, 256},
-           {1, 40, 2, 1, 5},    // no multiple of 8, and
-           {1, 20, 1, 1, 264},  // wider than the widest tile: the tiled kernels
+           {1, 70, 2, 2, 192, 128},
+           {1, 75, 2, 1, 48, 32},
+           {1, 75, 2, 1, 32, 48},  // values wider than keys,
+           {1, 40, 2, 1, 5},       // no multiple of 8, and
+           {1, 20, 1, 1, 264},     // wider than the widest tile: the tiled kernels
        }) {
-    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim, s.value_dim);
     CHECK(error_on(device, s, DType::BF16) < tolerance(DType::BF16));
   }
 }
@@ -141,13 +137,13 @@ TEST_CASE("cuDNN's attention and its gradients are the CPU's in bf16") {
            {1, 257, 4, 1, 80},
            {3, 150, 2, 1, 128},
        }) {
-    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim);
-    CHECK(cudnn::takes(s, DeviceTensor(device, q_shape(s), DType::BF16)));
+    CAPTURE(s.sequences, s.positions, s.heads, s.kv_heads, s.head_dim, s.value_dim);
+    CHECK(cudnn::takes(s, DeviceTensor(device, AttentionShapes(s).q, DType::BF16)));
     CHECK(error_on(device, s, DType::BF16, AttentionBy::Cudnn) < tolerance(DType::BF16));
   }
   // Not cuDNN's, and right all the same.
   const AttentionShape odd{1, 40, 2, 1, 5};
-  CHECK_FALSE(cudnn::takes(odd, DeviceTensor(device, q_shape(odd), DType::BF16)));
+  CHECK_FALSE(cudnn::takes(odd, DeviceTensor(device, AttentionShapes(odd).q, DType::BF16)));
   CHECK(error_on(device, odd, DType::BF16, AttentionBy::Cudnn) < tolerance(DType::BF16));
 }
 
@@ -206,19 +202,20 @@ TEST_CASE("a NaN comes out where it is seen on a CUDA device") {
 TEST_CASE("decoding on a CUDA device gives the CPU's rows") {
   Device& device = cuda_device();
   for (const DType dtype : {DType::F32, DType::BF16}) {
-    for (const AttentionShape& s :
-         {AttentionShape{1, 1, 1, 1, 1}, AttentionShape{1, 230, 4, 2, 20}, AttentionShape{1, 131, 2, 1, 160}}) {
+    for (const AttentionShape& s : {AttentionShape{1, 1, 1, 1, 1}, AttentionShape{1, 230, 4, 2, 20},
+                                    AttentionShape{1, 131, 2, 1, 160}, AttentionShape{1, 131, 2, 1, 40, 24}}) {
       const Inputs in = make_inputs(s, dtype);
-      const Shape one_more{s.positions + 1, s.kv_heads * s.head_dim};  // what lies there must not be read
+      // What lies at one position more must not be read.
+      const Shape of_k{s.positions + 1, s.kv_heads * s.head_dim}, of_v{of_k[0], s.kv_heads * s.value_width()};
       std::vector<float> k = in.k, v = in.v;
-      k.resize(usize(one_more.size()), std::nanf(""));
-      v.resize(usize(one_more.size()), std::nanf(""));
+      k.resize(usize(of_k.size()), std::nanf(""));
+      v.resize(usize(of_v.size()), std::nanf(""));
       for (const std::int64_t rows : {std::int64_t{1}, std::min<std::int64_t>(s.positions, 3)}) {
         const std::vector<float> last(in.q.end() - isize(usize(rows * s.heads * s.head_dim)), in.q.end());
         const auto decode = [&](Device& on, DType as) {
-          const Shape shape{rows, s.heads * s.head_dim};
-          const DeviceTensor q(on, last, shape, as), keys(on, k, one_more, as), values(on, v, one_more, as);
-          const DeviceTensor out(on, shape, as);
+          const DeviceTensor q(on, last, {rows, s.heads * s.head_dim}, as), keys(on, k, of_k, as),
+              values(on, v, of_v, as);
+          const DeviceTensor out(on, Shape{rows, s.heads * s.value_width()}, as);
           attention_decode(s, q, keys, values, s.positions, out);
           return out.values();
         };

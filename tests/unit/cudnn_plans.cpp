@@ -47,10 +47,10 @@ bool has_cudnn() {
 
 TEST_CASE("cuDNN makes plans of attention forward and backward for an A100 and an H100") {
   if (!has_cudnn()) return;
-  const AttentionShape mixtral{1, 4096, 32, 8, 128};
+  const AttentionShape mixtral{1, 4096, 32, 8, 128}, mla{1, 1024, 16, 16, 192, 128};
   for (const auto& [gpu, shape] :
-       {std::pair<Gpu, AttentionShape>{h100, mixtral}, {h100, {2, 130, 4, 1, 80}}, {a100, mixtral}}) {
-    CAPTURE(gpu.name, shape.sequences, shape.positions, shape.heads, shape.kv_heads, shape.head_dim);
+       {std::pair<Gpu, AttentionShape>{h100, mixtral}, {h100, {2, 130, 4, 1, 80}}, {h100, mla}, {a100, mixtral}}) {
+    CAPTURE(gpu.name, shape.sequences, shape.positions, shape.heads, shape.kv_heads, shape.head_dim, shape.value_dim);
     const cudnn::PlanFacts forward = cudnn::plan_for(described(gpu), shape, false);
     const cudnn::PlanFacts backward = cudnn::plan_for(described(gpu), shape, true);
     constexpr std::int64_t small = 1 << 20;  // nothing of the size of the scores
