@@ -1,3 +1,4 @@
+// LABEL slow
 // RMSNorm and LayerNorm, forward and backward, on a CUDA device against the CPU's.
 #include "comm/device/host_view.h"
 #include "layers/ops/activation.h"

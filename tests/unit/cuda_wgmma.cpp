@@ -1,3 +1,4 @@
+// LABEL slow
 // Products of ours by wgmma, by every kind of its tiles, against a twin in double precision, the CPU and mma.sync; and
 // the check that a process makes before it relies on them.
 #include "comm/device/host_view.h"

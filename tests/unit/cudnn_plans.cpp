@@ -1,3 +1,4 @@
+// LABEL slow
 // The graphs of attention that cuDNN is given, without a GPU: cuDNN finds an engine for them on GPUs that are described
 // to it, compiles its kernels and makes a plan. That the numbers are right is for a GPU to show
 // (unit/cuda_attention.cpp there, and the comparison before the first use).

@@ -289,7 +289,6 @@ void wgmma_wait(unsigned pending, const std::source_location& place) {
   warp_gather(&nothing, place);  // all lanes have given what they give
   const unsigned first = thread_number() / warp_size * warp_size;
   ThreadState* const warp = &block().threads[first];
-  const races::NotLookedAt one_lane_works_for_all;
   mine().fenced = false;
   while (mine().groups.size() > pending + 1) end_group(warp, first % 128 / warp_size, place);
 }
