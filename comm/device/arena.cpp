@@ -24,6 +24,15 @@ struct Arena::State {
   std::int64_t in_use = 0;
   std::int64_t peak = 0;
   std::int64_t moves = 0;
+
+  // Those from `first` on. A GPU gives memory back when all it was given is done, other ranks' part in it too: that is
+  // waited for here, where it is seen what is waited for.
+  void drop_chunks(std::size_t first) {
+    if (first >= chunks.size()) return;
+    device->exchange_stream().synchronize();
+    device->stream().synchronize();
+    chunks.resize(first);
+  }
 };
 
 Arena::Arena(Device& device, Bytes chunk) : state_(std::make_unique<State>()) {
@@ -49,7 +58,7 @@ void* Arena::take(Bytes bytes) {
     const std::size_t next = s.current + 1;
     if (next == s.chunks.size() || s.chunks[next].size().value() < size) {
       // The chunks from here on are empty and too small: kept, they would add to the most that the process ever holds.
-      s.chunks.resize(next);
+      s.drop_chunks(next);
       s.chunks.emplace_back(*s.device, Bytes(round_up(size, s.unit)));
       ++s.moves;
     }
@@ -75,7 +84,7 @@ void Arena::release(Mark mark) {
   State& s = *state_;
   require(mark.in_use <= s.in_use, "an arena with {} bytes in use is asked to go back to {}", s.in_use, mark.in_use);
   if (mark.in_use == 0 && s.chunks.size() > 1) {
-    s.chunks.clear();  // take() makes one of the peak's size
+    s.drop_chunks(0);  // take() makes one of the peak's size
     ++s.moves;
   }
   s.current = mark.in_use == 0 ? 0 : mark.chunk;

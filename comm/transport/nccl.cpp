@@ -90,7 +90,6 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
       give_up();
       throw;
     }
-    cuda::check(cudaEventCreateWithFlags(&made_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     begin_watch(*this);
   }
 
@@ -102,7 +101,6 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
       cudaEventDestroy(exchange.begun);
       cudaEventDestroy(exchange.ended);
     }
-    cudaEventDestroy(made_);
     if (std::uncaught_exceptions() > exceptions_ || !finalize()) give_up();
   }
 
@@ -114,8 +112,7 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
     InFlight now = take_events();
     now.number = ++posted_;
     now.bytes = 0;
-    cuda::check(cudaEventRecord(made_, cuda::stream_of(device_)), "cudaEventRecord");
-    cuda::check(cudaStreamWaitEvent(stream_, made_, 0), "cudaStreamWaitEvent");
+    device_.exchange_stream().follow(device_.stream());
     const OnStream scope(device_, device_.exchange_stream());
     if (first) first();
     cuda::check(cudaEventRecord(now.begun, stream_), "cudaEventRecord");
@@ -257,7 +254,6 @@ class NcclTransport final : public DeviceTransport, private WaitWatch {
   std::mutex mutex_;  // of the next two, and of calls to NCCL
   ncclComm_t communicator_ = nullptr;
   bool given_up_ = false;
-  cudaEvent_t made_ = nullptr;  // what the main stream had been given when the last exchange was posted
   Ticket posted_ = 0;
   std::deque<InFlight> in_flight_;
   std::vector<InFlight> spare_;

@@ -126,7 +126,8 @@ class Cudnn {
 // Null where there is none. The caller holds `guard`.
 std::mutex guard;
 Cudnn* cudnn_of(Device& device) {
-  static std::map<Device*, std::unique_ptr<Cudnn>> made;
+  // They live as long as the process, as its device does: at its end cuDNN and CUDA go before statics do.
+  static auto& made = *new std::map<Device*, std::unique_ptr<Cudnn>>;
   static bool refused = false;
   if (refused || !why_not().empty()) return nullptr;
   std::unique_ptr<Cudnn>& mine = made[&device];
@@ -140,11 +141,6 @@ Cudnn* cudnn_of(Device& device) {
     }
   }
   return mine.get();
-}
-
-bool fits(const AttentionShape& shape) {
-  return shape.positions > 1 && shape.head_dim % 8 == 0 && shape.head_dim <= 256 && shape.value_width() % 8 == 0 &&
-         shape.value_width() <= shape.head_dim;
 }
 
 // run(cudnn, plans), and whether it did.
@@ -166,6 +162,11 @@ bool try_cudnn(const AttentionShape& shape, Device& device, const auto& run) {
 
 const std::string& why_not() {
   return library().why_not;
+}
+
+bool fits(const AttentionShape& shape) {
+  return shape.positions > 1 && shape.head_dim % 8 == 0 && shape.head_dim <= 256 && shape.value_width() % 8 == 0 &&
+         shape.value_width() <= shape.head_dim;
 }
 
 bool takes(const AttentionShape& shape, const Tensor& q) {
@@ -203,7 +204,7 @@ PlanFacts plan_for(const std::string& gpu, const AttentionShape& shape, bool bac
   properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, isize(gpu.size()), gpu.data()).finalize();
   const Target target{.properties = properties.get()};
   const Plan plan = backward ? plan_backward(shape, target) : plan_forward(shape, target);
-  return {.workspace = plan.workspace(), .engine = plan.engine()};
+  return {.workspace = plan.workspace()};
 }
 
 }  // namespace switchyard::cudnn

@@ -12,6 +12,10 @@ namespace switchyard::cudnn {
 // Why there is no cuDNN here; empty where there is. Loads the library, and asks for no GPU.
 const std::string& why_not();
 
+// Whether a shape is one that cuDNN may take: more than one position, heads of whole 16 bytes up to 256 wide, values
+// not wider than keys.
+bool fits(const AttentionShape& shape);
+
 // Whether attention of this shape, with q's type on q's device, is cuDNN's. Asked for the first time it makes the
 // plans, which no captured work may do, and has cuDNN's results compared with ours. Where they disagree, where cuDNN
 // refuses and where it has failed, one warning says so, and the answer is no from then on.
@@ -31,7 +35,6 @@ Bytes backward_memory(const AttentionShape& shape);
 // need not be there: for tests. Throws Error(Runtime) with cuDNN's words where it refuses.
 struct PlanFacts {
   std::int64_t workspace = 0;  // bytes
-  std::string engine;          // cuDNN's number of it
 };
 PlanFacts plan_for(const std::string& gpu, const AttentionShape& shape, bool backward);
 

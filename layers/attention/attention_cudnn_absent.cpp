@@ -8,6 +8,10 @@ const std::string& why_not() {
   return why;
 }
 
+bool fits(const AttentionShape&) {
+  return false;
+}
+
 bool takes(const AttentionShape&, const Tensor&) {
   return false;
 }

@@ -262,13 +262,6 @@ Plan Graph::plan(const Target& target) {
       }
       made.finalize();
       plan.workspace_ = number_of(made.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
-      Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-      const cudnnBackendDescriptor_t into = engine.get();
-      std::int64_t engines = 0;
-      check(library().get_attribute(results[usize(i)], CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-                                    &engines, const_cast<cudnnBackendDescriptor_t*>(&into)),
-            "cudnnBackendGetAttribute");
-      plan.engine_ = fmt::format("engine {}", number_of(engine.get(), CUDNN_ATTR_ENGINE_GLOBAL_INDEX));
       plan.kept_ = std::move(descriptors_);
       plan.kept_.push_back(std::move(graph));
       plan.kept_.push_back(std::move(proposed[usize(i)]));

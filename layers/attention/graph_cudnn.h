@@ -71,7 +71,6 @@ struct Target {
 class Plan {
  public:
   std::int64_t workspace() const { return workspace_; }  // bytes
-  const std::string& engine() const { return engine_; }  // cuDNN's name of it
 
   // An address for each uid, of host memory where the value is a scalar's.
   void run(cudnnHandle_t handle, std::span<const std::int64_t> uids, std::span<void* const> addresses,
@@ -81,7 +80,6 @@ class Plan {
   friend class Graph;
   std::vector<Descriptor> kept_;  // what it was made of; the last is the plan itself
   std::int64_t workspace_ = 0;
-  std::string engine_;
 };
 
 // Tensors of four dimensions, as attention has them: [B, heads, rows, columns].

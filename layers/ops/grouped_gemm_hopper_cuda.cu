@@ -5,8 +5,8 @@
 namespace switchyard::cuda {
 namespace {
 
-// Tiles of which a multiprocessor has room for one at a time: as many blocks as multiprocessors take them by turns, and
-// the copies of the next tile are under way while the sums of one are stored.
+// Tiles of which a multiprocessor has room for one at a time: blocks take several by turns, and the copies of the next
+// tile are under way while the sums of one are stored.
 template <bool BLines>
 __global__ void __launch_bounds__(WgmmaWideTile::threads, WgmmaWideTile::blocks)
     wide_gemm_kernel(const __grid_constant__ GemmArguments args) {
@@ -30,6 +30,11 @@ __global__ void __launch_bounds__(WgmmaWideTile::threads, WgmmaWideTile::blocks)
   }
 }
 
+// A block has a multiprocessor to itself until it ends. Were there no more blocks than multiprocessors, an exchange on
+// the stream beside would find no room before the product is done; and blocks that had to wait for one that runs
+// already would begin when the others end, and double the time.
+constexpr int rounds_of_blocks = 4;
+
 template <bool BLines>
 void launch_shape(const GemmLaunch& wanted) {
   using Small = WgmmaSmallTile;
@@ -37,7 +42,8 @@ void launch_shape(const GemmLaunch& wanted) {
   switch (wgmma_tiles(wanted.cores, wanted.most_row_tiles_of_128, wanted.args.n, multiprocessors(*wanted.device),
                       /*few_rows=*/wanted.args.rows <= 64 * std::int64_t{wanted.args.groups})) {
     case TensorCores::WgmmaWide:
-      return launch_kernel<WgmmaWideTile>(wide_gemm_kernel<BLines>, wanted, wanted.most_row_tiles_of_128, 1);
+      return launch_kernel<WgmmaWideTile>(wide_gemm_kernel<BLines>, wanted, wanted.most_row_tiles_of_128,
+                                          rounds_of_blocks);
     case TensorCores::WgmmaLarge:
       return launch_tiles<WgmmaLargeTile, BLines, true>(wanted, wanted.most_row_tiles_of_128);
     default:

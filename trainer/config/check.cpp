@@ -183,6 +183,13 @@ void check_device(const Config& config, const KeyPlaces& places, std::vector<Con
           config.device, config.train.dtype == DType::BF16 ? "bf16" : "fp32", name_of(config.train.numerics));
     } else if (!cudnn::why_not().empty()) {
       check.tell("train.attention = \"cudnn\", but there is no cuDNN that could be used: {}", cudnn::why_not());
+    } else if (check.sound({"model.d_model", "model.heads", "model.seq_len"}) &&
+               !cudnn::fits(
+                   {.positions = config.model.seq_len, .head_dim = config.model.d_model / config.model.heads})) {
+      check.tell(
+          "train.attention = \"cudnn\" wants more positions than one and heads whose width is a multiple of 8, 256 at "
+          "most; here are {} positions and heads of {}",
+          config.model.seq_len, config.model.d_model / config.model.heads);
     }
   }
   if (on_cpu) return;

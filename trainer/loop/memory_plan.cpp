@@ -181,7 +181,10 @@ MemoryPlan plan_memory(const Config& config, const Grid& grid, Rank rank, int th
   if (expert_ranks > 1) {
     // Rows that come back one a slot, and those that are packed for the others.
     const double away = 1.0 - 1.0 / expert_ranks;
-    plan.buffers += static_cast<std::int64_t>(away * static_cast<double>(activation * tokens * width * 2 * moe.top_k));
+    // Rows that go by way of a rank of their node lie on that one's GPU twice, as they come and as they go on.
+    const int regions = kind == DeviceKind::Cuda && config.parallel.exchange == "hierarchical" ? 4 : 2;
+    plan.buffers +=
+        static_cast<std::int64_t>(away * static_cast<double>(activation * tokens * width * regions * moe.top_k));
   }
   if (grid.ranks > 1 && kind == DeviceKind::Cpu) {
     // A bucket of gradient sums; where they are scattered, MPI has two of its own beside it.

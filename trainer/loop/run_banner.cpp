@@ -50,7 +50,9 @@ Banner make_banner(const Config& config, Layout& layout, const RunData& data, co
   banner.first_step = first_step;
   banner.global_batch = config.train.global_batch;
   banner.micro_batch = config.train.micro_batch;
-  const MemoryPlan memory = plan_largest_memory(config, layout.grid(), threads, Bytes(peak_memory()));
+  Config decided = config;  // where it says "auto"
+  decided.parallel.exchange = layout.lane().name();
+  const MemoryPlan memory = plan_largest_memory(decided, layout.grid(), threads, Bytes(peak_memory()));
   banner.memory = {{"weights", memory.weights},         {"gradients", memory.gradients},
                    {"optimizer", memory.optimizer},     {"packed weights", memory.packed},
                    {"activations", memory.activations}, {"buffers", memory.buffers},

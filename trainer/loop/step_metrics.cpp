@@ -10,7 +10,7 @@
 namespace switchyard {
 
 StepMetrics metrics_of(const StepReport& report, const MoeConfig& moe, const RunState& state, const std::string& skip,
-                       double seconds, const LaneTimes& exchange) {
+                       double seconds, const std::optional<LaneTimes>& exchange) {
   StepMetrics metrics;
   metrics.step = state.step;
   metrics.tokens = state.tokens;
@@ -22,8 +22,12 @@ StepMetrics metrics_of(const StepReport& report, const MoeConfig& moe, const Run
   metrics.grad_norm = skip == not_finite ? std::numeric_limits<double>::quiet_NaN() : report.grad_norm;
   metrics.tokens_per_s = static_cast<double>(report.tokens) / seconds;
   metrics.step_time_s = seconds;
-  metrics.exchange_s = exchange.busy;
-  metrics.exchange_hidden = exchange.busy > 0 ? exchange.hidden() / exchange.busy : 0;
+  metrics.exchange_s.reset();
+  metrics.exchange_hidden.reset();
+  if (exchange) {
+    metrics.exchange_s = exchange->busy;
+    metrics.exchange_hidden = exchange->busy > 0 ? exchange->hidden() / exchange->busy : 0;
+  }
   metrics.skipped = state.skipped;
   metrics.skip = skip;
   for (const LayerLoad& layer : report.layers) {

@@ -6,6 +6,7 @@
 #include "trainer/monitor/metrics.h"
 #include "trainer/monitor/progress.h"
 
+#include <optional>
 #include <string>
 
 namespace switchyard {
@@ -15,8 +16,9 @@ inline constexpr const char* not_finite = "not finite";
 inline constexpr const char* loss_spike = "loss spike";
 
 // state: as it is after the step. skip: why its update was left out; empty: it was not. seconds: this rank's.
+// exchange: nothing where rows travel between GPUs.
 StepMetrics metrics_of(const StepReport& report, const MoeConfig& moe, const RunState& state, const std::string& skip,
-                       double seconds, const LaneTimes& exchange);
+                       double seconds, const std::optional<LaneTimes>& exchange);
 ProgressStep progress_of(const StepMetrics& metrics);
 
 std::string rebalance_text(std::int64_t step, const RebalanceReport& report);

@@ -196,7 +196,9 @@ void Training::one_step(StepMetrics& metrics, RankNews& mine) {
   state_.tokens += report.tokens;
   mine.step_s = seconds_since(start);
   mine.busy_s = mine.step_s - (waited_seconds() - waited_before);
-  metrics = metrics_of(report, config_.moe, state_, skip, mine.step_s, engine_.take_exchange_times());
+  const LaneTimes exchange = engine_.take_exchange_times();
+  metrics = metrics_of(report, config_.moe, state_, skip, mine.step_s,
+                       config_.device == "cpu" ? std::optional(exchange) : std::nullopt);
 }
 
 void Training::leave_out(const std::string& why, double loss) {

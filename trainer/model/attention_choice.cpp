@@ -8,7 +8,8 @@ AttentionBy attention_by(const Config& config) {
   const TrainConfig& train = config.train;
   const bool could = config.device != "cpu" && train.dtype == DType::BF16 && train.numerics == Numerics::Fast &&
                      train.attention != AttentionChoice::Ours;
-  return could && cudnn::why_not().empty() ? AttentionBy::Cudnn : AttentionBy::Ours;
+  return could && cudnn::why_not().empty() && cudnn::fits(attention_shape(config)) ? AttentionBy::Cudnn
+                                                                                   : AttentionBy::Ours;
 }
 
 AttentionShape attention_shape(const Config& config) {

@@ -63,8 +63,8 @@ std::string to_json(const StepMetrics& m) {
   line["grad_norm"] = m.grad_norm;
   line["tokens_per_s"] = m.tokens_per_s;
   line["step_time_s"] = m.step_time_s;
-  line["exchange_s"] = m.exchange_s;
-  line["exchange_hidden"] = m.exchange_hidden;
+  if (m.exchange_s) line["exchange_s"] = *m.exchange_s;
+  if (m.exchange_hidden) line["exchange_hidden"] = *m.exchange_hidden;
   line["slots"] = m.slots;
   line["slots_kept"] = m.slots_kept;
   line["slots_dropped"] = m.slots_dropped;

@@ -32,10 +32,11 @@ struct StepMetrics {
   double grad_norm = 0;
   double tokens_per_s = 0;
   double step_time_s = 0;
-  double exchange_s = 0;
-  double exchange_hidden = 0;      // of exchange_s: the share in which this rank computed
-  std::int64_t slots = 0;          // tokens of the step x top_k, over all mixture layers
-  std::int64_t slots_dropped = 0;  // slots = kept + dropped (law 4)
+  // Of rows on CPUs: what they take between GPUs the host does not see.
+  std::optional<double> exchange_s = 0;
+  std::optional<double> exchange_hidden = 0;  // of exchange_s: the share in which this rank computed
+  std::int64_t slots = 0;                     // tokens of the step x top_k, over all mixture layers
+  std::int64_t slots_dropped = 0;             // slots = kept + dropped (law 4)
   std::int64_t slots_kept = 0;
   double drop_rate = 0;
   std::int64_t skipped = 0;  // steps so far whose update was left out
