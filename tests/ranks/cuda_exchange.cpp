@@ -1,5 +1,5 @@
 // RANKS 2 4
-// SLOW_RANKS 1 3 5 6 8
+// SLOW_RANKS 1 3 6
 // Rows from device to device, straight and by way of nodes of any sizes: the bits of the exchange between CPUs, each
 // way of the other's, and exact adjoints; in one piece, in chunks and in rounds, over each transport.
 #include "comm/group/environment.h"

@@ -1,5 +1,5 @@
 // RANKS 1 2 3
-// SLOW_RANKS 4 5 8
+// SLOW_RANKS 4 8
 // Gradient sums and gathers between the memories of devices: the bits of comm/reduce/copies.h, and sums in the order of
 // ranks, for any sets of holders.
 #include "comm/group/environment.h"
