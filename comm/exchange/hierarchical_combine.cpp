@@ -2,7 +2,6 @@
 #include "comm/exchange/hierarchical.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace switchyard::hierarchical {
 
@@ -184,8 +183,8 @@ void HierarchicalExchange::combine_rows(const Plan& plan, std::size_t index, con
       const Rank source((self().value() + i) % ranks());
       const std::int64_t count = count_of(piece.received_row_begin, source);
       if (is_near(source) == far || places_.entry_place(source) == places_.my_place() || count == 0) continue;
-      std::memcpy(mine + begins[usize(places_.my_place())][usize(source.value())] * width,
-                  received + piece.received_row_begin[usize(source.value())] * width, usize(count * float_bytes));
+      std::copy_n(received + piece.received_row_begin[usize(source.value())] * width, count * width,
+                  mine + begins[usize(places_.my_place())][usize(source.value())] * width);
       memory_->publish(source.value(), count);
       traffic_.inside_node.rows += count * float_bytes;
       underway.get_on();

@@ -3,7 +3,6 @@
 #include "comm/exchange/hierarchical.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace switchyard::hierarchical {
@@ -204,8 +203,7 @@ void HierarchicalExchange::Dispatch::take_own() {
   float* const own = received_ + piece_.received_row_begin[usize(exchange_.self().value())] * width_;
 #pragma omp parallel for schedule(static) if (own_count * width_ > parallel_floats)
   for (std::int64_t i = 0; i < own_count; ++i) {
-    std::memcpy(own + i * width_, rows_ + piece_.send.row_index[usize(own_begin + i)] * width_,
-                usize(width_) * sizeof(float));
+    std::copy_n(rows_ + piece_.send.row_index[usize(own_begin + i)] * width_, width_, own + i * width_);
     round_row(wire_, own + i * width_, width_);
   }
   exchange_.traffic_.to_self.rows += own_count * row_bytes_;

@@ -191,7 +191,7 @@ HWY_EXPORT(add_i8);
 void encode_row(Wire wire, const float* row, std::int64_t width, std::byte* out) {
   switch (wire) {
     case Wire::F32:
-      std::memcpy(out, row, usize(width) * sizeof(float));
+      if (width > 0) std::memcpy(out, row, usize(width) * sizeof(float));
       return;
     case Wire::BF16:
       HWY_DYNAMIC_DISPATCH(encode_bf16)(row, width, out);
@@ -205,7 +205,7 @@ void encode_row(Wire wire, const float* row, std::int64_t width, std::byte* out)
 void decode_row(Wire wire, const std::byte* in, std::int64_t width, float* row) {
   switch (wire) {
     case Wire::F32:
-      std::memcpy(row, in, usize(width) * sizeof(float));
+      if (width > 0) std::memcpy(row, in, usize(width) * sizeof(float));
       return;
     case Wire::BF16:
       HWY_DYNAMIC_DISPATCH(decode_bf16)(in, width, row);
